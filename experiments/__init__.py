@@ -1,0 +1,1 @@
+"""Research scripts on top of jcnn, each run as `python -m experiments.NAME`."""

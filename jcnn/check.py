@@ -1,0 +1,56 @@
+"""Refusing bad input at the call: every error names op, argument, what came and what was expected."""
+
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+
+
+def fail(op: str, argument: str, got: Any, expected: str, error: type[Exception] = ValueError) -> NoReturn:
+    raise error(f"jcnn.{op}: {argument}: got {got}, expected {expected}")
+
+
+def floating(op: str, **arrays: jax.Array | None) -> None:
+    """All arrays are real floating point, and of one dtype."""
+    present = {name: a for name, a in arrays.items() if a is not None}
+    for name, a in present.items():
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            fail(op, name, f"dtype {a.dtype}", "a floating-point array; convert it first", TypeError)
+    first, *rest = present
+    for name in rest:
+        if present[name].dtype != present[first].dtype:
+            fail(op, name, f"dtype {present[name].dtype}", f"{present[first].dtype} like {first!r}", TypeError)
+
+
+def ranks(op: str, name: str, a: jax.Array, allowed: range | tuple[int, ...], layout: str) -> None:
+    if a.ndim not in allowed:
+        fail(op, name, f"shape {a.shape}", f"{layout}")
+
+
+def shape(op: str, name: str, a: jax.Array | None, expected: tuple[int, ...], why: str = "") -> None:
+    if a is not None and a.shape != expected:
+        fail(op, name, f"shape {a.shape}", f"shape {expected}{why and ' ' + why}")
+
+
+def choice(op: str, name: str, value: Any, allowed: tuple) -> None:
+    if value not in allowed:
+        fail(op, name, repr(value), "one of " + ", ".join(map(repr, allowed)))
+
+
+def number(op: str, name: str, value: Any, low: float, high: float = float("inf"), *, open_high=False) -> None:
+    """`value` is a Python number in [low, high], or in [low, high)."""
+    bracket = ")" if open_high or high == float("inf") else "]"
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (good and low <= value <= high and not (open_high and value == high)):
+        fail(op, name, repr(value), f"a number in [{low}, {high}{bracket}")
+
+
+def count(op: str, name: str, value: Any) -> None:
+    """`value` is a positive Python int."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        fail(op, name, repr(value), "an int >= 1")
+
+
+def is_concrete(a: Any) -> bool:
+    """Whether the values of `a` can be looked at now (not under jit, vmap or grad of them)."""
+    return not isinstance(a, jax.core.Tracer)

@@ -1,0 +1,52 @@
+"""A window as its taps: one strided slice of the input per kernel position.
+
+`gather` reads x[n, i s + t d - lo, c] for every output i, one array per tap t; `scatter` is its
+adjoint.  A sum, maximum or product over a window is then elementwise arithmetic between a few
+arrays, which XLA fuses into one loop, forward and backward.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jcnn.geometry import Ints, Window
+
+
+def offsets(w: Window) -> Iterator[Ints]:
+    """The taps of a window in row-major order."""
+    return itertools.product(*map(range, w.kernel))
+
+
+def gather(x: jax.Array, w: Window, fill: float = 0.0) -> list[jax.Array]:
+    """For every tap, the [N, *M, C] inputs that the outputs read through it; `fill` in the padding."""
+    outputs = w.output_size(x.shape[1:-1])
+    if any(lo or hi for lo, hi in w.padding):
+        x = lax.pad(x, jnp.array(fill, x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in w.padding), (0, 0, 0)])
+    n, *_, c = x.shape
+    stride = (1, *w.stride, 1)
+
+    def tap(offset: Ints) -> jax.Array:
+        start = [t * d for t, d in zip(offset, w.dilation, strict=True)]
+        spans = [max(0, (m - 1) * s + 1) for m, s in zip(outputs, w.stride, strict=True)]
+        stop = [b + span for b, span in zip(start, spans, strict=True)]
+        return lax.slice(x, (0, *start, 0), (n, *stop, c), stride)
+
+    return [tap(offset) for offset in offsets(w)]
+
+
+def scatter(parts: Sequence[jax.Array], w: Window, size: Ints) -> jax.Array:
+    """The adjoint of `gather`: every tap's [N, *M, C] values, added where that tap had read x."""
+
+    def untap(offset: Ints, part: jax.Array) -> jax.Array:
+        config = [(0, 0, 0)]
+        for t, d, s, (lo, _), n, m in zip(
+            offset, w.dilation, w.stride, w.padding, size, part.shape[1:-1], strict=True
+        ):
+            low, span = t * d - lo, max(0, (m - 1) * s + 1)
+            config.append((low, n - span - low, s - 1))
+        return lax.pad(part, jnp.zeros((), part.dtype), [*config, (0, 0, 0)])
+
+    return sum(map(untap, offsets(w), parts), start=jnp.zeros((), parts[0].dtype))  # pyright: ignore

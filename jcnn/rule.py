@@ -1,0 +1,315 @@
+"""The law that every op obeys, written once.
+
+An op is a `Rule`: a forward and a backward that was derived by hand, both public and pure.
+
+    y       = op(*arrays, **static)            # jax.grad runs the backward below
+    y, res  = op.fwd(*arrays, **static)        # res: everything the backward needs
+    cts     = op.bwd(res, dy)                  # one cotangent per array, in order
+    y       = op.reference(*arrays, **static)  # plain JAX: the oracle
+    op2     = op.replace(bwd=other)            # same forward, another backward
+
+Derivation of the contract.  Let f map arrays a_1 ... a_n to y, and let J_i be its Jacobian with respect
+to a_i.  Reverse mode needs, for a cotangent dy of y, the n products da_i = J_i^T dy.  `bwd` computes
+them from `res` and `dy` alone, each with the shape and dtype of a_i, and None for an a_i that has no
+tangent space (integers, booleans, PRNG keys, an absent optional argument).
+
+Sharding.  Under `jax.shard_map(check_vma=True)` a replicated weight meets sharded activations.  Before
+the rule runs, every argument is cast to vary over the mesh axes that any argument varies over.  That
+cast is the identity, and its transpose is the sum over those axes: a replicated weight gets the
+gradient summed over the devices, and no backward has to know.
+"""
+
+import dataclasses
+import functools
+import inspect
+import numbers
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jcnn import check
+
+P = ParamSpec("P")
+Y = TypeVar("Y")
+C = TypeVar("C", bound=type)
+
+
+class Signature(NamedTuple):
+    """Shapes and dtypes of a rule's arguments and outputs, as pytrees of ShapeDtypeStruct."""
+
+    arrays: Any
+    outputs: Any
+
+
+def static() -> Any:
+    """Declares a field of a residual class as metadata: hashable, never traced."""
+    return dataclasses.field(metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static,))
+def residuals(cls: C) -> C:
+    """Makes `cls` a frozen dataclass and a pytree: arrays are leaves, `static()` fields metadata.
+
+    `Rule.fwd` notes on the object which shapes and dtypes it was made from, so that `Rule.bwd` can
+    refuse a cotangent that does not fit.
+    """
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    fields = dataclasses.fields(cls)
+    data = [f.name for f in fields if not f.metadata.get("static")]
+    meta = [f.name for f in fields if f.metadata.get("static")]
+
+    def flatten(res):
+        aux = (tuple(getattr(res, n) for n in meta), getattr(res, "_signature", None))
+        return [(jax.tree_util.GetAttrKey(n), getattr(res, n)) for n in data], aux
+
+    def unflatten(aux, children):
+        res = object.__new__(cls)
+        values = zip(data + meta, (*children, *aux[0]), strict=True)
+        for name, value in (*values, ("_signature", aux[1])):
+            object.__setattr__(res, name, value)
+        return res
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
+
+
+_use_references = jax.make_user_context(False)
+
+
+def autodiff(f: Callable[P, Y]) -> Callable[P, Y]:
+    """`f` with every rule replaced by its plain-JAX reference, differentiated by JAX.
+
+    A rule is a `custom_vjp`, which JAX cannot differentiate in forward mode.  The returned function has
+    no such rule in it, so `jax.jvp`, `jax.jacfwd` and `jax.hessian` work, and a script can be compared
+    with itself, derived by hand against derived by JAX.  It reaches into functions that were jitted
+    (and traced) before, and into scan, cond, while, checkpoint and shard_map: the choice is part of
+    the key of every cache that JAX keeps of a traced function.
+
+    Example:
+        >>> import jax, jcnn
+        >>> f = lambda x: jcnn.sigmoid(x).sum()
+        >>> jax.jvp(jcnn.autodiff(f), (1.0,), (1.0,))[1].round(4)
+        Array(0.1966, dtype=float32)
+    """
+
+    @functools.wraps(f)
+    def with_references(*args: P.args, **kwargs: P.kwargs) -> Y:
+        with _use_references(True):
+            return f(*args, **kwargs)
+
+    return with_references
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule(Generic[P, Y]):
+    """A forward with a backward derived by hand; see the module's docstring.
+
+    Args:
+        forward: `(*arrays, **static) -> (y, residuals)`.  Arrays are positional, static configuration
+            is keyword-only.  Its signature and docstring become the rule's.
+        backward: `(residuals, dy) -> tuple of cotangents`, one per array, None where there is none.
+        reference: `(*arrays, **static) -> y` in plain JAX.
+        check: `(*arrays, **static) -> None`, raises for arguments that make no sense.
+        name: what errors and profiles call the op; by default `reference`'s name without `_reference`.
+
+    Raises (when called):
+        TypeError: unknown or missing arguments, things that are not arrays, unhashable configuration.
+        ValueError: whatever `check` refuses.
+    """
+
+    forward: Callable[P, tuple[Y, Any]]
+    backward: Callable[[Any, Y], tuple]
+    reference: Callable[P, Y]
+    check: Callable[P, None] | None = None
+    name: str = ""
+
+    def __post_init__(self):
+        name = self.name or self.reference.__name__.removesuffix("_reference")
+        signature = inspect.signature(self.forward)
+        for attribute, value in {
+            "name": name,
+            "__name__": name,
+            "__qualname__": name,
+            "__module__": self.forward.__module__,
+            "__doc__": self.forward.__doc__,
+            "__signature__": signature,
+            "array_names": tuple(p.name for p in signature.parameters.values() if p.kind != p.KEYWORD_ONLY),
+        }.items():
+            object.__setattr__(self, attribute, value)
+
+    array_names: tuple[str, ...] = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<jcnn rule {self._call_form()}>"
+
+    def _call_form(self) -> str:
+        signature = inspect.signature(self.forward)
+        plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        return f"{self.name}{signature.replace(parameters=plain, return_annotation=signature.empty)}"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Y:
+        arrays, static = self._bind(args, kwargs)
+        if _use_references.value:
+            with jax.named_scope(f"jcnn.{self.name}.reference"):
+                return self.reference(*arrays, **static)  # pyright: ignore
+        return _call(_Bound(self, tuple(static.items())), *_vary_together(arrays))
+
+    def fwd(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Y, Any]:
+        """The forward: `(y, res)` with all that `bwd` needs in `res`."""
+        arrays, static = self._bind(args, kwargs)
+        return self._forward(arrays, static)
+
+    def bwd(self, res: Any, dy: Y) -> tuple:
+        """The backward: one cotangent per array argument, in order, of its shape and dtype."""
+        return self._backward(res, dy, getattr(res, "_signature", None))
+
+    def replace(self, **changes: Any) -> "Rule[P, Y]":
+        """The same rule with another `bwd`, `fwd`, `reference`, `check` or `name`."""
+        alias = {"fwd": "forward", "bwd": "backward"}
+        unknown = changes.keys() - {"fwd", "bwd", "reference", "check", "name"}
+        if unknown:
+            raise TypeError(
+                f"jcnn.{self.name}.replace: got {sorted(unknown)}, expected fwd, bwd, reference, check or name"
+            )
+        return dataclasses.replace(self, **{alias.get(k, k): v for k, v in changes.items()})
+
+    def _bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        try:
+            bound = self.__signature__.bind(*args, **kwargs)  # pyright: ignore
+        except TypeError as e:
+            raise TypeError(f"jcnn.{self.name}: {e}; expected {self._call_form()}") from None
+        bound.apply_defaults()
+        arrays = tuple(_as_array(self.name, n, bound.arguments[n]) for n in self.array_names)
+        static = {
+            n: _as_static(self.name, n, v) for n, v in bound.arguments.items() if n not in self.array_names
+        }
+        if self.check is not None:
+            self.check(*arrays, **static)  # pyright: ignore
+        return arrays, static
+
+    def _forward(self, arrays: tuple, static: dict) -> tuple[Y, Any]:
+        with jax.named_scope(f"jcnn.{self.name}"):
+            y, res = self.forward(*arrays, **static)  # pyright: ignore
+        if hasattr(type(res), "__dataclass_fields__"):
+            object.__setattr__(res, "_signature", Signature(_shapes(arrays), _shapes(y)))
+        return y, res
+
+    def _backward(self, res: Any, dy: Y, signature: Signature | None) -> tuple:
+        if signature is not None:
+            self._check_cotangent(dy, signature.outputs)
+        with jax.named_scope(f"jcnn.{self.name}.bwd"):
+            cts = self.backward(res, dy)
+        if not isinstance(cts, tuple | list) or len(cts) != len(self.array_names):
+            got = f"{len(cts)} values" if isinstance(cts, tuple | list) else type(cts).__name__
+            raise TypeError(
+                f"jcnn.{self.name}.bwd: got {got}, expected a tuple with one cotangent "
+                f"for each of {', '.join(self.array_names)}"
+            )
+        if signature is None:
+            return tuple(cts)
+        return tuple(map(functools.partial(_fit, self.name), self.array_names, cts, signature.arrays))
+
+    def _check_cotangent(self, dy: Y, outputs: Any) -> None:
+        got, expected = jax.tree.structure(dy), jax.tree.structure(outputs)
+        if got != expected:
+            raise TypeError(f"jcnn.{self.name}.bwd: dy: got {got}, expected {expected} like the output")
+        for ct, y in zip(jax.tree.leaves(dy), jax.tree.leaves(outputs), strict=True):
+            if jnp.shape(ct) != y.shape:
+                raise ValueError(
+                    f"jcnn.{self.name}.bwd: dy: got shape {jnp.shape(ct)}, expected {y.shape} like the output"
+                )
+
+
+class _Bound(NamedTuple):
+    """A rule with its static configuration: the hashable first argument of the one custom_vjp."""
+
+    rule: Rule
+    static: tuple[tuple[str, Any], ...]
+
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _call(bound: _Bound, *arrays):
+    return bound.rule._forward(arrays, dict(bound.static))[0]
+
+
+def _call_fwd(bound: _Bound, *arrays):
+    y, res = bound.rule._forward(arrays, dict(bound.static))
+    return y, (res, _Static(Signature(_shapes(arrays), _shapes(y))))
+
+
+def _call_bwd(bound: _Bound, saved, dy):
+    res, signature = saved
+    return bound.rule._backward(res, dy, signature.value)
+
+
+_call.defvjp(_call_fwd, _call_bwd)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    value: Any
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+
+def _as_array(rule: str, name: str, value: Any) -> jax.Array | None:
+    if value is None or isinstance(value, jax.Array):
+        return value
+    if isinstance(value, np.ndarray | np.generic | numbers.Number):
+        return jnp.asarray(value)
+    raise TypeError(f"jcnn.{rule}: {name}: got {type(value).__name__}, expected an array")
+
+
+def _as_static(rule: str, name: str, value: Any) -> Any:
+    """Lists become tuples and NumPy scalars Python numbers, so that configuration can be hashed."""
+    if isinstance(value, list | tuple):
+        return tuple(_as_static(rule, name, v) for v in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, jax.Array | np.ndarray):
+        raise TypeError(
+            f"jcnn.{rule}: {name}: got an array, expected a Python value: it is static configuration"
+        )
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"jcnn.{rule}: {name}: got {value!r}, expected a hashable value") from None
+    return value
+
+
+def _fit(rule: str, name: str, ct: Any, like: Any) -> Any:
+    """Holds one cotangent to the contract; a wider dtype (an f32 accumulator) is rounded to the primal's."""
+    differentiable = like is not None and jnp.issubdtype(like.dtype, jnp.inexact)
+    if not differentiable:
+        return None
+    if ct is None:
+        raise TypeError(f"jcnn.{rule}.bwd: cotangent of {name!r}: got None, expected {like.str_short()}")
+    if jnp.shape(ct) != like.shape:
+        raise ValueError(
+            f"jcnn.{rule}.bwd: cotangent of {name!r}: got shape {jnp.shape(ct)}, expected {like.shape}"
+        )
+    return lax.convert_element_type(ct, like.dtype)
+
+
+def varying_axes(x: jax.Array) -> frozenset:
+    """The mesh axes over which `x` differs between devices, inside `shard_map(check_vma=True)`."""
+    return frozenset(jax.typeof(x).manual_axis_type.varying)
+
+
+def _vary_together(arrays: tuple) -> tuple:
+    axes = frozenset().union(*(varying_axes(a) for a in arrays if a is not None))
+
+    def vary(a):
+        missing = () if a is None else tuple(axes - varying_axes(a))
+        return lax.pcast(a, missing, to="varying") if missing else a
+
+    return tuple(map(vary, arrays)) if axes else arrays
