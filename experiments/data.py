@@ -1,10 +1,11 @@
 """The data sets of the experiments, as uint8 arrays, checked before anything trains on them.
 
-`load(name)` looks for the files in `--data-dir`, `$JCNN_DATA`, the Debian packages' `/usr/share/datasets` and
-`$XDG_CACHE_HOME/jcnn` (`~/.cache/jcnn`), in the folder itself or a subfolder named after the data set, gzipped
-or not. If they are nowhere it downloads them into the cache. Downloads must have the MD5 published with the
-data set; files found on disk are held to their format, image size and label counts instead, because repackaged
-ones (Debian's) have other gzip headers. Nothing is ever unpickled: CIFAR-10 is read from its binary version.
+`load(name)` looks for the files in `--data-dir`, `$JCNN_DATA`, the Debian packages' `/usr/share/datasets`
+and `$XDG_CACHE_HOME/jcnn` (`~/.cache/jcnn`), in the folder itself or a subfolder named after the data set,
+gzipped or not. If they are nowhere it downloads them into the cache. Downloads must have the MD5 published
+with the data set; files found on disk are held to their format, image size and label counts instead, because
+repackaged ones (Debian's) have other gzip headers. Nothing is ever unpickled: CIFAR-10 is read from its binary
+version.
 """
 
 import gzip
@@ -179,7 +180,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         UserError: unknown name, `data_dir` without the files, a bad file, or a download that failed.
     """
     if name not in NAMES:
-        raise UserError(f"dataset: got {name!r}, expected one of {', '.join(NAMES)}")
+        raise UserError(f"--dataset: got {name!r}, expected one of {', '.join(NAMES)}")
     if name == "digits":
         return load_digits()
     source = SOURCES[name]
@@ -229,7 +230,7 @@ def find(name: str, data_dir: Path | None) -> list[Path]:
         if paths := locate(data_dir, source):
             return paths
         expected = f"{', '.join(source.files)} (or .gz) in it or in its folder {' or '.join(source.folders)}"
-        raise UserError(f"data-dir: got {data_dir} without the files of {name}, expected {expected}")
+        raise UserError(f"--data-dir: got {data_dir} without the files of {name}, expected {expected}")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jcnn"
     named = [Path(folder)] if (folder := os.environ.get("JCNN_DATA")) else []
     for place in (*named, SHARED, cache):

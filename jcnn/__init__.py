@@ -3,3 +3,21 @@
 from jcnn.rule import Rule as Rule, autodiff as autodiff
 from jcnn.conv import conv as conv, conv_input_grad as conv_input_grad, conv_weight_grad as conv_weight_grad
 from jcnn.padding import pad as pad
+from jcnn.linear import dense as dense, flatten as flatten
+from jcnn.activation import (
+    relu as relu,
+    leaky_relu as leaky_relu,
+    sigmoid as sigmoid,
+    tanh as tanh,
+    silu as silu,
+    gelu as gelu,
+    softmax as softmax,
+    log_softmax as log_softmax,
+)
+from jcnn.pool import (
+    max_pool as max_pool,
+    avg_pool as avg_pool,
+    global_max_pool as global_max_pool,
+    global_avg_pool as global_avg_pool,
+)
+from jcnn.regularize import dropout as dropout

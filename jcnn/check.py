@@ -19,7 +19,9 @@ def floating(op: str, **arrays: jax.Array | None) -> None:
     first, *rest = present
     for name in rest:
         if present[name].dtype != present[first].dtype:
-            fail(op, name, f"dtype {present[name].dtype}", f"{present[first].dtype} like {first!r}", TypeError)
+            fail(
+                op, name, f"dtype {present[name].dtype}", f"{present[first].dtype} like {first!r}", TypeError
+            )
 
 
 def ranks(op: str, name: str, a: jax.Array, allowed: range | tuple[int, ...], layout: str) -> None:
@@ -37,7 +39,9 @@ def choice(op: str, name: str, value: Any, allowed: tuple) -> None:
         fail(op, name, repr(value), "one of " + ", ".join(map(repr, allowed)))
 
 
-def number(op: str, name: str, value: Any, low: float, high: float = float("inf"), *, open_high=False) -> None:
+def number(
+    op: str, name: str, value: Any, low: float, high: float = float("inf"), *, open_high=False
+) -> None:
     """`value` is a Python number in [low, high], or in [low, high)."""
     bracket = ")" if open_high or high == float("inf") else "]"
     good = isinstance(value, int | float) and not isinstance(value, bool)

@@ -215,7 +215,9 @@ def _conv_input_grad_check(dy, w, *, input_size, groups, **config) -> None:
     _check_images(op, "dy", dy)
     check.count(op, "groups", groups)
     _check_weights(op, w, dy, groups)
-    g = conv_geometry(op, sizes(op, "input_size", input_size, dy.ndim - 2), w.shape[:-2], groups=groups, **config)
+    g = conv_geometry(
+        op, sizes(op, "input_size", input_size, dy.ndim - 2), w.shape[:-2], groups=groups, **config
+    )
     check.shape(op, "dy", dy, (dy.shape[0], *g.window.output_size(g.size), w.shape[-1]), "as conv's output")
 
 

@@ -184,7 +184,12 @@ def check_copies(op: str, size: Ints, padding: Pairs, mode: str) -> None:
     for axis, (n, pair) in enumerate(zip(size, padding, strict=True)):
         needed = 2 if mode == "reflect" else 1
         if mode != "zeros" and any(pair) and n < needed:
-            check.fail(op, "x", f"size {n} on spatial axis {axis}", f"at least {needed} for {mode!r} padding of {pair}")
+            check.fail(
+                op,
+                "x",
+                f"size {n} on spatial axis {axis}",
+                f"at least {needed} for {mode!r} padding of {pair}",
+            )
 
 
 def sizes(op: str, name: str, value: IntLike, rank: int) -> Ints:
@@ -194,7 +199,9 @@ def sizes(op: str, name: str, value: IntLike, rank: int) -> Ints:
 
 def _per_axis(op: str, name: str, value: IntLike, rank: int, low: int) -> Ints:
     values = (value,) * rank if _is_int(value) else value
-    good = isinstance(values, Sequence) and len(values) == rank and all(_is_int(v) and v >= low for v in values)
+    good = (
+        isinstance(values, Sequence) and len(values) == rank and all(_is_int(v) and v >= low for v in values)
+    )
     if not good:
         check.fail(op, name, repr(value), f"an int >= {low}, or {rank} of them for {rank} spatial axes")
     return tuple(values)  # pyright: ignore
@@ -209,14 +216,18 @@ def _padding(op: str, padding: PaddingLike, size: Ints, w: Window) -> Pairs:
     if isinstance(padding, str):
         if padding not in PADDING_NAMES:
             names = ", ".join(map(repr, PADDING_NAMES))
-            check.fail(op, "padding", repr(padding), f"{names}, an int, or ints or (low, high) pairs per axis")
+            check.fail(
+                op, "padding", repr(padding), f"{names}, an int, or ints or (low, high) pairs per axis"
+            )
         if padding == "VALID":
             return w.padding
         if padding == "CAUSAL":
             if rank != 1:
                 check.fail(op, "padding", "'CAUSAL'", f"1 spatial axis for it, not {rank}")
             return ((w.extent[0] - 1, 0),)
-        totals = [max(0, (-(-n // s) - 1) * s + e - n) for n, s, e in zip(size, w.stride, w.extent, strict=True)]
+        totals = [
+            max(0, (-(-n // s) - 1) * s + e - n) for n, s, e in zip(size, w.stride, w.extent, strict=True)
+        ]
         pairs = tuple((t // 2, t - t // 2) for t in totals)
         return pairs if padding == "SAME" else tuple((hi, lo) for lo, hi in pairs)
     return explicit_padding(op, padding, rank)
@@ -227,7 +238,9 @@ def explicit_padding(op: str, padding: PaddingLike, rank: int) -> Pairs:
     per_axis = (padding,) * rank if _is_int(padding) else padding
     if isinstance(per_axis, Sequence) and not isinstance(per_axis, str) and len(per_axis) == rank:
         pairs = tuple((p, p) if _is_int(p) else p for p in per_axis)
-        if all(isinstance(p, Sequence) and len(p) == 2 and all(_is_int(v) and v >= 0 for v in p) for p in pairs):
+        if all(
+            isinstance(p, Sequence) and len(p) == 2 and all(_is_int(v) and v >= 0 for v in p) for p in pairs
+        ):
             return tuple((p[0], p[1]) for p in pairs)  # pyright: ignore
     return check.fail(
         op, "padding", repr(padding), f"an int >= 0, {rank} ints, or {rank} (low, high) pairs of them"

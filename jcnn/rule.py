@@ -232,7 +232,6 @@ class _Bound(NamedTuple):
     static: tuple[tuple[str, Any], ...]
 
 
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _call(bound: _Bound, *arrays):
     return bound.rule._forward(arrays, dict(bound.static))[0]

@@ -79,7 +79,8 @@ def _native(x, w, window: Window, *, groups: int = 1, batch_groups: int = 1, lay
 
 def _is_matmul(window: Window, groups: int) -> bool:
     return groups == 1 and all(
-        (k, s, p) == (1, 1, (0, 0)) for k, s, p in zip(window.kernel, window.stride, window.padding, strict=True)
+        (k, s, p) == (1, 1, (0, 0))
+        for k, s, p in zip(window.kernel, window.stride, window.padding, strict=True)
     )
 
 

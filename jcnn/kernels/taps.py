@@ -24,7 +24,9 @@ def gather(x: jax.Array, w: Window, fill: float = 0.0) -> list[jax.Array]:
     """For every tap, the [N, *M, C] inputs that the outputs read through it; `fill` in the padding."""
     outputs = w.output_size(x.shape[1:-1])
     if any(lo or hi for lo, hi in w.padding):
-        x = lax.pad(x, jnp.array(fill, x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in w.padding), (0, 0, 0)])
+        x = lax.pad(
+            x, jnp.array(fill, x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in w.padding), (0, 0, 0)]
+        )
     n, *_, c = x.shape
     stride = (1, *w.stride, 1)
 
