@@ -20,7 +20,7 @@ MODELS = {"lenet5": models.lenet5, "vgg_small": models.vgg_small}
 SCHEDULES = {
     "constant": lambda lr, steps: optax.constant_schedule(lr),
     "cosine": lambda lr, steps: optax.cosine_decay_schedule(lr, steps),
-    "onecycle": lambda lr, steps: optax.warmup_cosine_decay_schedule(lr / 25, lr, max(1, steps // 5), steps),
+    "onecycle": lambda lr, steps: optax.warmup_cosine_decay_schedule(lr / 25, lr, steps // 5, steps),
 }
 OPTIMIZERS = {
     "sgd": lambda lr, decay: optax.chain(decay, optax.sgd(lr, momentum=0.9, nesterov=True)),
@@ -110,7 +110,11 @@ def resolve(config: Config) -> Config:
 
 
 def parse(arguments: Sequence[str] | None) -> Config:
-    """The configuration that the command line asks for; tyro's boxed messages become one line."""
+    """The configuration that the command line asks for.
+
+    Raises:
+        UserError: what tyro says in a box, less the title and all but the first paragraph.
+    """
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
@@ -119,5 +123,5 @@ def parse(arguments: Sequence[str] | None) -> Config:
         if not stop.code:
             raise
         lines = [line.strip("│ ") for line in message.getvalue().splitlines()[1:]]
-        said = itertools.takewhile(lambda line: line and not line.startswith("─"), lines)
-        raise UserError(" ".join(said)) from None
+        groups = itertools.groupby(lines, lambda line: bool(line.strip("─-")))
+        raise UserError(" ".join(next(lines for is_text, lines in groups if is_text))) from None

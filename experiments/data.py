@@ -3,9 +3,8 @@
 `load(name)` looks for the files in `--data-dir`, `$JCNN_DATA`, the Debian packages' `/usr/share/datasets`
 and `$XDG_CACHE_HOME/jcnn` (`~/.cache/jcnn`), in the folder itself or a subfolder named after the data set,
 gzipped or not. If they are nowhere it downloads them into the cache. Downloads must have the MD5 published
-with the data set; files found on disk are held to their format, image size and label counts instead, because
-repackaged ones (Debian's) have other gzip headers. Nothing is ever unpickled: CIFAR-10 is read from its binary
-version.
+with the data set; files found on disk are held to their format, image size and label counts instead, since
+repackaged ones (Debian's) have other gzip headers. Nothing is unpickled: CIFAR-10 comes as binary records.
 """
 
 import gzip

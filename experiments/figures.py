@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 
 def learning_curve(epochs: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """Loss and error rate against the epoch, of the training and the test set, both on a log scale.
+    """Loss and error rate against the epoch, of the training and the test set.
 
     Args:
         epochs: the per-epoch metrics of `summary.json`.
@@ -20,17 +20,17 @@ def learning_curve(epochs: Sequence[dict[str, Any]], title: str, path: Path) -> 
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=150)
     figure.suptitle(title)
+    loss, error = figure.subplots(1, 2)
     number = [record["epoch"] for record in epochs]
-    panels = zip(figure.subplots(1, 2), ("loss", "accuracy"), ("loss", "error / %"), strict=True)
-    for axes, metric, label in panels:
-        for split, colour in (("train", "tab:blue"), ("test", "tab:orange")):
-            values = np.array([record[f"{split}_{metric}"] for record in epochs])
-            shown = values if metric == "loss" else 100 * (1 - values)
-            # A log scale has no room for an error of zero: the curve has a gap there.
-            axes.plot(number, np.where(shown > 0, shown, np.nan), ".-", color=colour, label=split)
+    for split in ("train", "test"):
+        loss.plot(number, [record[f"{split}_loss"] for record in epochs], ".-", label=split)
+        error.plot(number, [100 * (1 - record[f"{split}_accuracy"]) for record in epochs], ".-", label=split)
+    loss.set_yscale("log")
+    error.set_yscale("symlog", linthresh=1, linscale=0.5)  # an error of zero has its place, too
+    error.yaxis.set_major_formatter(ScalarFormatter())
+    error.set_ylim(bottom=0)
+    for axes, label in ((loss, "loss"), (error, "error / %")):
         axes.set(xlabel="epoch", ylabel=label)
-        if any(np.any(line.get_ydata() > 0) for line in axes.lines):
-            axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3, which="both")
         axes.legend()
@@ -40,8 +40,8 @@ def learning_curve(epochs: Sequence[dict[str, Any]], title: str, path: Path) -> 
 def filters(weights: np.ndarray, title: str, path: Path) -> None:
     """Every filter of a first layer, side by side.
 
-    Filters on three channels are shown in colour, each stretched to the full range. Others are shown channel by
-    channel, blue where the weight is negative and red where it is positive, on one scale for all.
+    Filters on three channels are shown in colour, each stretched to the full range. Others are shown channel
+    by channel, blue where the weight is negative and red where it is positive, on one scale for all.
 
     Args:
         weights: `[kh, kw, C_in, C_out]`.
@@ -55,9 +55,9 @@ def filters(weights: np.ndarray, title: str, path: Path) -> None:
         tiles = weights.reshape(*weights.shape[:2], -1).transpose(2, 0, 1)
         limit = np.abs(tiles).max()
         scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    columns = min(len(tiles), 16)
+    columns = min(8, len(tiles))
     rows = math.ceil(len(tiles) / columns)
-    figure = Figure(figsize=(0.6 * columns + 0.4, 0.6 * rows + 0.8), layout="constrained", dpi=150)
+    figure = Figure(figsize=(6.2, 0.7 * rows + 0.5), layout="constrained", dpi=150)
     figure.suptitle(title, fontsize="medium")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:

@@ -87,11 +87,20 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.sqrt(share @ level**2 - mean**2).astype(np.float32)
 
 
+def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
+    """The optimizer for a run of so many steps; biases and the parameters of norms do not decay."""
+    schedule = SCHEDULES[config.schedule](config.lr, steps)
+    decay = optax.add_decayed_weights(
+        config.weight_decay, lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    )
+    return OPTIMIZERS[config.optimizer](schedule, decay)
+
+
 def make_steps(config: Config, net: Any, optimizer: Any, mean: np.ndarray, std: np.ndarray):
     """The functions to be jitted: one trains on a batch, the other evaluates one.
 
-    Both take all images (uint8 `[N, H, W, C]`), all labels and the indices `[B]` of the batch, and give loss and
-    accuracy (float32 `[2]`): their mean from `train_step`, their sum over the indices below N from `evaluate`.
+    Both take all images (uint8 `[N, H, W, C]`), all labels and the indices `[B]` of the batch, and give loss
+    and accuracy (float32 `[2]`): `train_step` their mean, `evaluate` their sum over the indices below N.
     """
     dtype = jnp.dtype(config.dtype)
 
@@ -131,12 +140,7 @@ def make_steps(config: Config, net: Any, optimizer: Any, mean: np.ndarray, std: 
 
 def prepare(config: Config, data: Dataset, net: Any, params: Any, state: Any, key: jax.Array) -> Program:
     """Makes the optimizer and compiles the steps."""
-    steps = len(data.train_images) // config.batch_size * config.epochs
-    schedule = SCHEDULES[config.schedule](config.lr, steps)
-    decay = optax.add_decayed_weights(
-        config.weight_decay, lambda tree: jax.tree.map(lambda p: p.ndim > 1, tree)
-    )
-    optimizer = OPTIMIZERS[config.optimizer](schedule, decay)
+    optimizer = make_optimizer(config, len(data.train_images) // config.batch_size * config.epochs)
     average = jax.tree.map(jnp.copy, (params, state))  # a copy, because a donated buffer cannot be shared
     train_state = TrainState(params, state, optimizer.init(params), average, jnp.int32(0))
 
@@ -239,7 +243,7 @@ def train(config: Config) -> dict[str, Any]:
         raise UserError(f"--model: got {config.model} for images of shape {image_shape}: {error}") from None
     config = dataclasses.replace(config, out=result_folder(config))
     console = Console(highlight=False, soft_wrap=True)
-    console.print(net.summary(image_shape), markup=False)
+    print(net.summary(image_shape))
 
     began = time.perf_counter()
     program = prepare(config, data, net, params, state, step_key)

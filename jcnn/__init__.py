@@ -21,3 +21,13 @@ from jcnn.pool import (
     global_avg_pool as global_avg_pool,
 )
 from jcnn.regularize import dropout as dropout
+from jcnn.norm import (
+    BatchStats as BatchStats,
+    batch_norm as batch_norm,
+    batch_norm_inference as batch_norm_inference,
+    update_running_stats as update_running_stats,
+)
+from jcnn.loss import softmax_cross_entropy as softmax_cross_entropy
+from jcnn.net import chain as chain, residual as residual
+from jcnn.compiler import compiler_options as compiler_options
+from jcnn import models as models, net as net

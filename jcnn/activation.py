@@ -26,7 +26,6 @@ Reference.  Ramachandran et al. 2017, arXiv:1710.05941 (silu); Hendrycks & Gimpe
 (gelu); Maas et al. 2013 (leaky_relu).
 """
 
-import functools
 import math
 
 import jax
@@ -36,7 +35,8 @@ from jaxtyping import Array, Bool, Float
 
 from jcnn import check
 from jcnn.kernels import accumulator
-from jcnn.rule import Rule, residuals, static
+from jcnn.residuals import residuals, static
+from jcnn.rule import Rule
 
 Values = Float[Array, "*shape"]
 
@@ -154,7 +154,7 @@ def silu_fwd(x: Values) -> tuple[Values, Input]:
 def silu_bwd(res: Input, dy: Values) -> tuple[Values]:
     x = _wide(res.x)
     s = lax.logistic(x)
-    return ((dy * s * (1 + x * (1 - s))).astype(dy.dtype),)
+    return (dy * s * (1 + x * (1 - s)),)
 
 
 def silu_reference(x):
@@ -196,7 +196,7 @@ def gelu_bwd(res: GeluResiduals, dy: Values) -> tuple[Values]:
         slope = (1 + u) / 2 + x * (1 - u**2) * TANH_SCALE * (1 + 3 * TANH_CUBIC * x**2) / 2
     else:
         slope = _normal_cdf(x) + x * jnp.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-    return ((slope * dy).astype(dy.dtype),)
+    return (slope * dy,)
 
 
 def gelu_reference(x, *, approximate=False):
@@ -230,8 +230,7 @@ def softmax_fwd(x: Values, *, axis: Axis = -1) -> tuple[Values, SoftmaxResiduals
 
 def softmax_bwd(res: SoftmaxResiduals, dy: Values) -> tuple[Values]:
     y = _wide(res.y)
-    dx = y * (dy - jnp.sum(y * dy, res.axis, keepdims=True))
-    return (dx.astype(dy.dtype),)
+    return (y * (dy - jnp.sum(y * dy, res.axis, keepdims=True)),)
 
 
 def softmax_reference(x, *, axis=-1):
@@ -250,8 +249,7 @@ def log_softmax_fwd(x: Values, *, axis: Axis = -1) -> tuple[Values, SoftmaxResid
 
 def log_softmax_bwd(res: SoftmaxResiduals, dy: Values) -> tuple[Values]:
     wide = _wide(dy)
-    dx = wide - jnp.exp(_wide(res.y)) * jnp.sum(wide, res.axis, keepdims=True)
-    return (dx.astype(dy.dtype),)
+    return (wide - jnp.exp(_wide(res.y)) * jnp.sum(wide, res.axis, keepdims=True),)
 
 
 def log_softmax_reference(x, *, axis=-1):

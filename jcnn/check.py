@@ -4,6 +4,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 
 def fail(op: str, argument: str, got: Any, expected: str, error: type[Exception] = ValueError) -> NoReturn:
@@ -57,4 +58,4 @@ def count(op: str, name: str, value: Any) -> None:
 
 def is_concrete(a: Any) -> bool:
     """Whether the values of `a` can be looked at now (not under jit, vmap or grad of them)."""
-    return not isinstance(a, jax.core.Tracer)
+    return not isinstance(a, Tracer)

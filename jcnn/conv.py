@@ -23,7 +23,9 @@ of each:
 Closure.  With C(x, w), X(dy, w) and W(x, dy) for the three maps, each bilinear, <C(x, w), dy> =
 <x, X(dy, w)> = <w, W(x, dy)> gives their own cotangents in terms of each other:
 
-    C: dx = X(dy, w), dw = W(x, dy)      X: ddy = C(dx, w), dw = W(dx, dy)      W: dx = X(dy, dw), ddy = C(x, dw)
+    of C(x, w):   dx = X(dy, w)     dw = W(x, dy)
+    of X(dy, w):  ddy = C(dx, w)    dw = W(dx, dy)      for a cotangent dx of its output
+    of W(x, dy):  dx = X(dy, dw)    ddy = C(x, dw)      for a cotangent dw of its output
 
 so derivatives of every order are convolutions.
 
@@ -41,7 +43,8 @@ from jcnn.geometry import ConvGeometry, IntLike, PaddingLike, conv_geometry, siz
 from jcnn.kernels import accumulator
 from jcnn.kernels import conv as kernel
 from jcnn.padding import NUMPY_MODES, pad_adjoint, pad_forward
-from jcnn.rule import Rule, residuals, static
+from jcnn.residuals import residuals, static
+from jcnn.rule import Rule
 
 Images = Float[Array, "n *s c"]
 Outputs = Float[Array, "n *m o"]
@@ -108,7 +111,7 @@ def conv_bwd(res: ConvResiduals, dy: Outputs) -> tuple[Images, Weights, Bias | N
     g = res.geometry
     dx = conv_input_grad(dy, res.w, input_size=g.size, **g.config)
     dw = conv_weight_grad(res.x, dy, kernel_size=g.window.kernel, **g.config)
-    db = jnp.sum(dy, range(dy.ndim - 1), accumulator(dy.dtype)).astype(dy.dtype) if res.has_bias else None
+    db = jnp.sum(dy, range(dy.ndim - 1), accumulator(dy.dtype)) if res.has_bias else None
     return dx, dw, db
 
 

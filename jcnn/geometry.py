@@ -24,7 +24,7 @@ Reference: Dumoulin & Visin 2016, arXiv:1603.07285; receptive field: Araujo et a
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from jcnn import check
 
@@ -207,7 +207,7 @@ def _per_axis(op: str, name: str, value: IntLike, rank: int, low: int) -> Ints:
     return tuple(values)  # pyright: ignore
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -5,7 +5,8 @@ flatten: x, dx [N, ...];  y, dy [N, D] with D the product of the rest.
 
 Forward.   y = x w + b, with sums over I.
 
-Backward.  Perturb x, w, b:  y' = x' w + x w' + b'.  Then sum(dy y') = sum(dx x') + sum(dw w') + sum(db b') with
+Backward.  Perturb x, w, b:  y' = x' w + x w' + b'.
+Then sum(dy y') = sum(dx x') + sum(dw w') + sum(db b') if
     dx = dy w^T
     dw = x^T dy        summed over all leading axes
     db = dy            summed over all leading axes
@@ -24,7 +25,8 @@ from jaxtyping import Array, Float
 from jcnn import check
 from jcnn.geometry import Ints
 from jcnn.kernels import accumulator
-from jcnn.rule import Rule, residuals, static
+from jcnn.residuals import residuals, static
+from jcnn.rule import Rule
 
 
 @residuals
@@ -62,8 +64,8 @@ def dense_bwd(res: DenseResiduals, dy: Float[Array, "*n o"]):
     lead = tuple(range(x.ndim - 1))
     dx = jnp.matmul(dy, w.T, preferred_element_type=wide)
     dw = lax.dot_general(x, dy, ((lead, lead), ((), ())), preferred_element_type=wide)
-    db = jnp.sum(dy, lead, wide).astype(dy.dtype) if res.has_bias else None
-    return dx.astype(dy.dtype), dw.astype(dy.dtype), db
+    db = jnp.sum(dy, lead, wide) if res.has_bias else None
+    return dx, dw, db
 
 
 def dense_reference(x, w, b=None):

@@ -29,7 +29,8 @@ from jaxtyping import Array, Float
 from jcnn import check
 from jcnn.geometry import PADDING_MODES, Ints, PaddingLike, Pairs, check_copies, explicit_padding
 from jcnn.kernels import accumulator
-from jcnn.rule import Rule, residuals, static
+from jcnn.residuals import residuals, static
+from jcnn.rule import Rule
 
 NUMPY_MODES = {mode: mode for mode in PADDING_MODES} | {"zeros": "constant"}
 
@@ -40,7 +41,7 @@ def pad_forward(x: Array, padding: Pairs, mode: str) -> Array:
 
 
 def pad_adjoint(dy: Array, padding: Pairs, mode: str, size: Ints) -> Array:
-    """The cotangent of the unpadded images: their own part of dy plus that of all copies of them."""
+    """The cotangent of the images, in the accumulation dtype: their part of dy plus that of their copies."""
     dx = dy.astype(accumulator(dy.dtype))
     for axis, (n, (lo, hi)) in enumerate(zip(size, padding, strict=True), start=1):
         image = lax.slice_in_dim(dx, lo, lo + n, axis=axis)
@@ -50,7 +51,7 @@ def pad_adjoint(dy: Array, padding: Pairs, mode: str, size: Ints) -> Array:
             at = (slice(None),) * axis
             image = image.at[(*at, source[copies])].add(dx[(*at, copies)])
         dx = image
-    return dx.astype(dy.dtype)
+    return dx
 
 
 @residuals

@@ -34,7 +34,8 @@ from jcnn import check
 from jcnn.geometry import IntLike, Ints, PaddingLike, Window, window
 from jcnn.kernels import accumulator, taps
 from jcnn.kernels import pool as kernel
-from jcnn.rule import Rule, residuals, static
+from jcnn.residuals import residuals, static
+from jcnn.rule import Rule
 
 Images = Float[Array, "n *s c"]
 Pooled = Float[Array, "n *m c"]
@@ -98,15 +99,16 @@ def max_pool_fwd(
 
 
 def max_pool_bwd(res: MaxPoolResiduals, dy: Pooled) -> tuple[Images]:
-    if res.x is None:
-        return (kernel.put(dy, res.winner, res.window, res.size).astype(dy.dtype),)
+    if res.winner is not None:
+        return (kernel.put(dy, res.winner, res.window, res.size),)
+    assert res.x is not None
     reads = taps.gather(res.x, res.window, fill=-jnp.inf)
     inside = taps.gather(jnp.ones((1, *res.size, 1), bool), res.window, fill=False)
     y = jnp.max(jnp.stack(reads), 0)
     wins = [((a == y) | jnp.isnan(a)) & real for a, real in zip(reads, inside, strict=True)]
     share = dy.astype(accumulator(dy.dtype)) / sum(wins)
     parts = [jnp.where(win, share, 0) for win in wins]
-    return (taps.scatter(parts, res.window, res.size).astype(dy.dtype),)
+    return (taps.scatter(parts, res.window, res.size),)
 
 
 def max_pool_reference(x, *, window, stride=None, padding="VALID", dilation=1, ties="first"):
@@ -176,7 +178,7 @@ def avg_pool_fwd(
 def avg_pool_bwd(res: AvgPoolResiduals, dy: Pooled) -> tuple[Images]:
     wide = dy.astype(accumulator(dy.dtype))
     share = wide / _counts(res.window, res.size, res.count_include_pad).astype(wide.dtype)
-    return (kernel.window_sum_adjoint(share, res.window, res.size).astype(dy.dtype),)
+    return (kernel.window_sum_adjoint(share, res.window, res.size),)
 
 
 def avg_pool_reference(x, *, window, stride=None, padding="VALID", count_include_pad=False):
@@ -262,7 +264,7 @@ def global_avg_pool_fwd(x: Images) -> tuple[Float[Array, "n c"], GlobalAvgPoolRe
 def global_avg_pool_bwd(res: GlobalAvgPoolResiduals, dy: Float[Array, "n c"]) -> tuple[Images]:
     n, c = dy.shape
     share = dy.astype(accumulator(dy.dtype)) / np.prod(res.size)
-    pixels = jnp.expand_dims(share.astype(dy.dtype), range(1, len(res.size) + 1))
+    pixels = jnp.expand_dims(share, range(1, len(res.size) + 1))
     return (jnp.broadcast_to(pixels, (n, *res.size, c)),)
 
 

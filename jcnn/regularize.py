@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt32
 
 from jcnn import check
-from jcnn.geometry import Ints
-from jcnn.rule import Rule, residuals, static
+from jcnn.residuals import residuals, static
+from jcnn.rule import Rule
 
 Values = Float[Array, "*shape"]
 AnyKey = Key[Array, ""] | UInt32[Array, " words"]

@@ -23,20 +23,16 @@ import dataclasses
 import functools
 import inspect
 import numbers
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, dataclass_transform
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jcnn import check
-
 P = ParamSpec("P")
 Y = TypeVar("Y")
-C = TypeVar("C", bound=type)
 
 
 class Signature(NamedTuple):
@@ -44,38 +40,6 @@ class Signature(NamedTuple):
 
     arrays: Any
     outputs: Any
-
-
-def static() -> Any:
-    """Declares a field of a residual class as metadata: hashable, never traced."""
-    return dataclasses.field(metadata={"static": True})
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(static,))
-def residuals(cls: C) -> C:
-    """Makes `cls` a frozen dataclass and a pytree: arrays are leaves, `static()` fields metadata.
-
-    `Rule.fwd` notes on the object which shapes and dtypes it was made from, so that `Rule.bwd` can
-    refuse a cotangent that does not fit.
-    """
-    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    fields = dataclasses.fields(cls)
-    data = [f.name for f in fields if not f.metadata.get("static")]
-    meta = [f.name for f in fields if f.metadata.get("static")]
-
-    def flatten(res):
-        aux = (tuple(getattr(res, n) for n in meta), getattr(res, "_signature", None))
-        return [(jax.tree_util.GetAttrKey(n), getattr(res, n)) for n in data], aux
-
-    def unflatten(aux, children):
-        res = object.__new__(cls)
-        values = zip(data + meta, (*children, *aux[0]), strict=True)
-        for name, value in (*values, ("_signature", aux[1])):
-            object.__setattr__(res, name, value)
-        return res
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
-    return cls
 
 
 _use_references = jax.make_user_context(False)
@@ -125,7 +89,7 @@ class Rule(Generic[P, Y]):
     forward: Callable[P, tuple[Y, Any]]
     backward: Callable[[Any, Y], tuple]
     reference: Callable[P, Y]
-    check: Callable[P, None] | None = None
+    check: Callable[..., None] | None = None
     name: str = ""
 
     def __post_init__(self):
@@ -173,9 +137,8 @@ class Rule(Generic[P, Y]):
         alias = {"fwd": "forward", "bwd": "backward"}
         unknown = changes.keys() - {"fwd", "bwd", "reference", "check", "name"}
         if unknown:
-            raise TypeError(
-                f"jcnn.{self.name}.replace: got {sorted(unknown)}, expected fwd, bwd, reference, check or name"
-            )
+            expected = "fwd, bwd, reference, check or name"
+            raise TypeError(f"jcnn.{self.name}.replace: got {sorted(unknown)}, expected {expected}")
         return dataclasses.replace(self, **{alias.get(k, k): v for k, v in changes.items()})
 
     def _bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -189,7 +152,7 @@ class Rule(Generic[P, Y]):
             n: _as_static(self.name, n, v) for n, v in bound.arguments.items() if n not in self.array_names
         }
         if self.check is not None:
-            self.check(*arrays, **static)  # pyright: ignore
+            self.check(*arrays, **static)
         return arrays, static
 
     def _forward(self, arrays: tuple, static: dict) -> tuple[Y, Any]:
@@ -287,11 +250,12 @@ def _as_static(rule: str, name: str, value: Any) -> Any:
 
 def _fit(rule: str, name: str, ct: Any, like: Any) -> Any:
     """Holds one cotangent to the contract; a wider dtype (an f32 accumulator) is rounded to the primal's."""
-    differentiable = like is not None and jnp.issubdtype(like.dtype, jnp.inexact)
-    if not differentiable:
+    if like is None or not jnp.issubdtype(like.dtype, jnp.inexact):
         return None
     if ct is None:
-        raise TypeError(f"jcnn.{rule}.bwd: cotangent of {name!r}: got None, expected {like.str_short()}")
+        raise TypeError(
+            f"jcnn.{rule}.bwd: cotangent of {name!r}: got None, expected {like.dtype} of shape {like.shape}"
+        )
     if jnp.shape(ct) != like.shape:
         raise ValueError(
             f"jcnn.{rule}.bwd: cotangent of {name!r}: got shape {jnp.shape(ct)}, expected {like.shape}"

@@ -1,0 +1,26 @@
+"""Compiler options that suit convolutional networks."""
+
+import functools
+
+import jax
+
+CPU_OPTIONS = {
+    # Leaves convolutions to Eigen, 1.6 to 2 times as fast as the default (YNNPACK) for most 3x3 shapes.
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+}
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Options for `jax.jit(f, compiler_options=jcnn.compiler_options())` on the default backend.
+
+    Returns:
+        The options that this version of XLA accepts; empty where none help (GPU, TPU).
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return dict(CPU_OPTIONS)

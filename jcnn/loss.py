@@ -1,0 +1,204 @@
+"""Softmax cross-entropy, with everything that people add to it in one place.
+
+Shapes.  logits z, dz [..., K];  labels: ints [...] or distributions [..., K];  class_weights v [K];
+loss, dloss [...].  Sums run over the K classes.
+
+Forward.  With the target t (one-hot, or the given distribution q, mixed with label smoothing s),
+
+    t    = (1 - s) q + s / K
+    lse  = log sum exp z                        shifted by max z, so that it never overflows
+    nll  = lse - z                              the negative log-probability of every class
+    loss = sum(v t nll) + zeta lse^2            0 log 0 = 0: a class of weight v t = 0 adds nothing
+
+The one-hot q is never built: with ints, sum(v q nll) is the nll of one class.
+
+Backward.  With p = exp(z - lse), lse' = sum(p z'), so
+
+    loss' = sum(v t) lse' - sum(v t z') + 2 zeta lse lse' + sum(v' t nll) + sum(v t' nll)
+
+and, reading off the factors of z', v' and q' (t' = (1 - s) q'),
+
+    dz = dloss (p (sum(v t) + 2 zeta lse) - v t)            without smoothing, weights and zeta: dloss (p - q)
+    dv = sum over examples of dloss t nll
+    dq = dloss (1 - s) v nll                                None for int labels
+
+Decisions.  `ignore_index`: where the label is that int, loss and cotangents are 0, whatever the logits.
+An int label outside [0, K) is an error where its value is known; under `jit` the loss and dz of that
+example are NaN, never those of another class.
+
+Kinks.  None.
+Reference.  Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2.3; label smoothing: Szegedy et
+al. 2016, arXiv:1512.00567, section 7; z-loss: de Brébisson & Vincent 2016, arXiv:1604.08859.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jcnn import check
+from jcnn.kernels import accumulator
+from jcnn.residuals import residuals, static
+from jcnn.rule import Rule
+
+Logits = Float[Array, "*n k"]
+Labels = Int[Array, "*n"] | Float[Array, "*n k"]
+PerExample = Float[Array, "*n"]
+
+
+@residuals
+class CrossEntropyResiduals:
+    logits: Logits  # the input
+    labels: Labels  # as given
+    class_weights: Float[Array, " k"] | None  # as given
+    lse: PerExample  # log sum exp of the logits: the softmax is exp(logits - lse)
+    label_smoothing: float = static()
+    ignore_index: int | None = static()
+    z_loss: float = static()
+
+
+def _target(labels: Array, classes: int, smoothing: float, dtype) -> Array:
+    """t [..., K]; for int labels a comparison with the class numbers, which XLA fuses away."""
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        labels = jnp.arange(classes, dtype=labels.dtype) == labels[..., None]
+    return (1 - smoothing) * labels.astype(dtype) + smoothing / classes
+
+
+def _invalid(labels: Array, classes: int) -> Array | None:
+    is_int = jnp.issubdtype(labels.dtype, jnp.integer)
+    return (labels < 0) | (labels >= classes) if is_int else None
+
+
+def _settle(
+    values: Array, labels: Array, classes: int, ignore_index: int | None, extra_axes: int = 0
+) -> Array:
+    """NaN for examples whose label names no class, 0 for ignored ones."""
+
+    def expand(mask):
+        return mask.reshape(mask.shape + (1,) * extra_axes)
+
+    invalid = _invalid(labels, classes)
+    if invalid is not None:
+        values = jnp.where(expand(invalid), jnp.nan, values)
+    if ignore_index is not None:
+        values = jnp.where(expand(labels == ignore_index), 0, values)
+    return values
+
+
+def softmax_cross_entropy_fwd(
+    logits: Logits,
+    labels: Labels,
+    class_weights: Float[Array, " k"] | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    z_loss: float = 0.0,
+) -> tuple[PerExample, CrossEntropyResiduals]:
+    """Cross-entropy between softmax(logits) and labels, per example (take the mean yourself).
+
+    Args:
+        logits: [..., K], any size, -inf included.
+        labels: classes, ints [...] in [0, K), or distributions, [..., K] in logits' dtype.
+        class_weights: weight of each class, [K] in logits' dtype.
+        label_smoothing: s in [0, 1]: the target becomes (1 - s) labels + s / K.
+        ignore_index: an int label whose examples have loss 0 and gradient 0.
+        z_loss: zeta >= 0: adds zeta * log(sum(exp(logits)))^2.
+
+    Returns:
+        Loss per example, [...], in logits' dtype; nats.
+
+    Raises:
+        TypeError: logits not floating point, labels neither ints nor of logits' dtype.
+        ValueError: shapes that do not fit together, configuration out of range, or a label outside [0, K)
+            (under `jit`, where values are unknown, such an example's loss is NaN).
+
+    Example:
+        >>> import jax.numpy as jnp, jcnn
+        >>> jcnn.softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))  # log 4
+        Array([1.3862944], dtype=float32)
+    """
+    z = logits.astype(accumulator(logits.dtype))
+    classes = z.shape[-1]
+    lse = jax.nn.logsumexp(z, axis=-1)
+    vt = _weighted_target(labels, class_weights, classes, label_smoothing, z.dtype)
+    nll = jnp.where(vt == 0, 0, lse[..., None] - z)
+    loss = _settle(jnp.sum(vt * nll, -1) + z_loss * lse**2, labels, classes, ignore_index)
+    return loss.astype(logits.dtype), CrossEntropyResiduals(
+        logits, labels, class_weights, lse, label_smoothing, ignore_index, z_loss
+    )
+
+
+def _weighted_target(labels, class_weights, classes, smoothing, dtype) -> Array:
+    target = _target(labels, classes, smoothing, dtype)
+    return target if class_weights is None else class_weights * target
+
+
+def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
+    z = res.logits.astype(res.lse.dtype)
+    classes, lse = z.shape[-1], res.lse[..., None]
+    dloss = dloss.astype(z.dtype)[..., None]
+    vt = _weighted_target(res.labels, res.class_weights, classes, res.label_smoothing, z.dtype)
+    p = jnp.exp(z - lse)
+    dz = dloss * (p * (jnp.sum(vt, -1, keepdims=True) + 2 * res.z_loss * lse) - vt)
+    dz = _settle(dz, res.labels, classes, res.ignore_index, extra_axes=1)
+
+    dv = dq = None
+    if res.class_weights is not None:
+        t = _target(res.labels, classes, res.label_smoothing, z.dtype)
+        per_class = dloss * t * jnp.where(t == 0, 0, lse - z)
+        per_class = _settle(per_class, res.labels, classes, res.ignore_index, extra_axes=1)
+        dv = jnp.sum(per_class, range(z.ndim - 1))
+    if jnp.issubdtype(res.labels.dtype, jnp.floating):
+        v = 1 if res.class_weights is None else res.class_weights
+        dq = dloss * (1 - res.label_smoothing) * v * (lse - z)
+    return dz, dq, dv
+
+
+def softmax_cross_entropy_reference(
+    logits, labels, class_weights=None, *, label_smoothing=0.0, ignore_index=None, z_loss=0.0
+):
+    classes = logits.shape[-1]
+    lse = jax.nn.logsumexp(logits, axis=-1)
+    is_int = jnp.issubdtype(labels.dtype, jnp.integer)
+    q = jax.nn.one_hot(labels, classes, dtype=logits.dtype) if is_int else labels
+    vt = (1 - label_smoothing) * q + label_smoothing / classes
+    if class_weights is not None:
+        vt = class_weights * vt
+    log_p = jnp.where(vt == 0, 0, logits - lse[..., None])
+    loss = -jnp.sum(vt * log_p, -1) + z_loss * lse**2
+    return _settle(loss, labels, classes, ignore_index)
+
+
+def _check_all(logits, labels, class_weights=None, *, label_smoothing, ignore_index, z_loss) -> None:
+    op = "softmax_cross_entropy"
+    check.floating(op, logits=logits, class_weights=class_weights)
+    if logits.ndim < 1 or logits.shape[-1] < 1:
+        check.fail(op, "logits", f"shape {logits.shape}", "[..., K] with K >= 1")
+    check.shape(op, "class_weights", class_weights, logits.shape[-1:], "like logits' last axis")
+    check.number(op, "label_smoothing", label_smoothing, 0, 1)
+    check.number(op, "z_loss", z_loss, 0)
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        check.shape(op, "labels", labels, logits.shape[:-1], "one class per row of logits")
+        _check_labels(op, labels, logits.shape[-1], ignore_index)
+    elif labels.dtype == logits.dtype:
+        check.shape(op, "labels", labels, logits.shape, "like logits")
+        if ignore_index is not None:
+            check.fail(op, "ignore_index", ignore_index, "None for labels that are distributions")
+    else:
+        check.fail(op, "labels", f"dtype {labels.dtype}", f"ints, or {logits.dtype} like logits", TypeError)
+
+
+def _check_labels(op: str, labels: Array, classes: int, ignore_index: int | None) -> None:
+    if ignore_index is not None and (not isinstance(ignore_index, int) or isinstance(ignore_index, bool)):
+        check.fail(op, "ignore_index", repr(ignore_index), "an int or None")
+    if check.is_concrete(labels):
+        known = np.asarray(labels)
+        bad = known[(known < 0) | (known >= classes)]
+        bad = bad[bad != ignore_index] if ignore_index is not None else bad
+        if bad.size:
+            check.fail(op, "labels", f"the class {bad[0]}", f"classes in [0, {classes})")
+
+
+softmax_cross_entropy = Rule(
+    softmax_cross_entropy_fwd, softmax_cross_entropy_bwd, softmax_cross_entropy_reference, _check_all
+)

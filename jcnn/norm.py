@@ -1,0 +1,288 @@
+"""Batch normalisation.
+
+Shapes.  x, y, dx, dy [N, *S, C];  gamma, beta, mean, var and their cotangents [C];  k [N, *S, 1] is 1 where
+the mask counts a position and 0 where it does not (1 everywhere without a mask).  Sums run over N and S,
+and over the devices of `axis_name`;  m = sum(k).
+
+Forward.
+    mean = sum(k x) / m
+    var  = sum(k (x - mean)^2) / m           biased, in two passes: E[x^2] - E[x]^2 would cancel
+    rstd = (var + eps)^(-1/2)
+    xhat = (x - mean) rstd
+    y    = gamma xhat + beta
+
+Backward.  y, mean and var are all outputs, with cotangents dy, dmean, dvar.  Perturb x, gamma, beta:
+    mean' = sum(k x') / m
+    var'  = 2 sum(k (x - mean) x') / m                                     as sum(k (x - mean)) = 0
+    xhat' = rstd (x' - mean') - xhat rstd^2 var' / 2
+    y'    = gamma xhat' + gamma' xhat + beta'
+Requiring sum(dy y') + sum(dmean mean') + sum(dvar var') = sum(dx x') + sum(dgamma gamma') + sum(dbeta beta'):
+    dbeta  = sum(dy)
+    dgamma = sum(dy xhat)
+    dx     = gamma rstd (dy - k (dbeta + xhat dgamma) / m) + k (dmean + 2 (x - mean) dvar) / m
+Each device returns its own part of dgamma and dbeta; dx needs the sums over all of them.
+
+Inference.  mean and var are given, and y is linear in x:
+    dx = gamma rstd dy     dmean = -gamma rstd dbeta     dvar = -gamma rstd^2 dgamma / 2
+
+Kinks.  None for eps > 0.
+Reference.  Ioffe & Szegedy 2015, arXiv:1502.03167, section 3 (there without dmean, dvar and k).
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jcnn import check
+from jcnn.kernels import accumulator
+from jcnn.residuals import residuals, static
+from jcnn.rule import Rule, varying_axes
+
+Images = Float[Array, "n *s c"]
+Channels = Float[Array, " c"]
+AxisName = str | tuple[str, ...] | None
+
+
+class BatchStats(NamedTuple):
+    """Mean and biased variance per channel, [C] each, in at least float32."""
+
+    mean: Array
+    var: Array
+
+
+@residuals
+class BatchNormResiduals:
+    x: Images  # the input; xhat is recomputed, it would take as much again
+    gamma: Channels
+    mean: Channels
+    rstd: Channels
+    count: Float[Array, ""]  # m
+    mask: Array | None  # as it was given
+    axis_name: AxisName = static()
+
+
+def _positions(x: Array) -> tuple[int, ...]:
+    return tuple(range(x.ndim - 1))
+
+
+def _counted(x: Array, mask: Array | None) -> Array | None:
+    """The mask as booleans [N, *S, 1], or None where everything counts."""
+    if mask is None:
+        return None
+    mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)) != 0
+    return jnp.broadcast_to(mask, (*x.shape[:-1], 1))
+
+
+def _only(counted: Array | None, values: Array) -> Array:
+    return values if counted is None else jnp.where(counted, values, 0)
+
+
+def _over_devices(local: Array, axis_name: AxisName) -> Array:
+    """The sum of every member's `local` over the mapped axis, if there is one."""
+    if axis_name is None:
+        return local
+    try:
+        return lax.psum(local, axis_name)
+    except NameError:
+        # In grad(vmap(f)) JAX runs a backward where vmap's axis has no name, but still maps the primitive.
+        names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+        return lax.psum_p.bind(local, axes=names, axis_index_groups=None)[0]
+
+
+def _count(x: Array, counted: Array | None, axis_name: AxisName, dtype) -> Array:
+    """m, the number of positions that the statistics are over; 1 if there are none."""
+    local = jnp.full((), math.prod(x.shape[:-1]), dtype) if counted is None else jnp.sum(counted, dtype=dtype)
+    return jnp.maximum(_over_devices(local, axis_name), 1)
+
+
+def _normalise(x: Array, gamma, beta, mean, rstd) -> Array:
+    return (gamma * ((x - mean) * rstd) + beta).astype(x.dtype)
+
+
+def _statistics(x, mask, axis_name) -> tuple[BatchStats, Array]:
+    """Mean and variance of each channel, and the number of positions they are over."""
+    wide = x.astype(accumulator(x.dtype))
+    counted = _counted(x, mask)
+    m = _count(x, counted, axis_name, wide.dtype)
+    mean = _over_devices(jnp.sum(_only(counted, wide), _positions(x)), axis_name) / m
+    squares = _only(counted, (wide - mean) ** 2)
+    return BatchStats(mean, _over_devices(jnp.sum(squares, _positions(x)), axis_name) / m), m
+
+
+def batch_norm_fwd(
+    x: Images,
+    gamma: Channels,
+    beta: Channels,
+    mask: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    axis_name: AxisName = None,
+) -> tuple[tuple[Images, BatchStats], BatchNormResiduals]:
+    """Normalisation of every channel by its mean and variance over the batch (training mode).
+
+    Args:
+        x: images [N, *S, C], or vectors [N, C].
+        gamma, beta: scale and shift, [C], in x's dtype or float32.
+        mask: what counts in the statistics (nonzero) and what does not (zero), [N], [N, *S] or [N, *S, 1];
+            sizes of 1 broadcast.  All positions are normalised, counted or not.
+        eps: added to the variance, > 0.
+        axis_name: mapped axis (or axes) of `vmap` or `shard_map` over which the batch is spread; statistics
+            are then those of the whole batch, weighted by the number of positions on each device.
+
+    Returns:
+        (y, BatchStats(mean, var)): y like x; mean and biased variance [C] in at least float32, all three
+        differentiable.  See `update_running_stats` for what to do with them.
+
+    Raises:
+        TypeError: dtypes not as above.
+        ValueError: shapes that do not fit together, or eps <= 0.
+    """
+    stats, m = _statistics(x, mask, axis_name)
+    rstd = lax.rsqrt(stats.var + eps)
+    y = _normalise(x, gamma, beta, stats.mean, rstd)
+    res = BatchNormResiduals(x, gamma, stats.mean, rstd, m, mask, axis_name)
+    return (y, _per_member(stats, x, axis_name)), res
+
+
+def batch_norm_bwd(
+    res: BatchNormResiduals, cotangents: tuple[Images, BatchStats]
+) -> tuple[Images, Channels, Channels, Array | None]:
+    dy, dstats = cotangents
+    x = res.x.astype(res.mean.dtype)
+    dy = dy.astype(x.dtype)
+    dmean, dvar = _sum_over_members(dstats, res.x, res.axis_name)
+    counted = _counted(x, res.mask)
+
+    centred = x - res.mean
+    xhat = centred * res.rstd
+    dbeta = jnp.sum(dy, _positions(x))
+    dgamma = jnp.sum(dy * xhat, _positions(x))
+    all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
+    through_y = res.gamma * res.rstd * (dy - _only(counted, (all_dbeta + xhat * all_dgamma) / res.count))
+    through_stats = _only(counted, (dmean + 2 * centred * dvar) / res.count)
+    # Whether a position counts does not change with a small change of a mask given as floats.
+    dmask = None if res.mask is None else jnp.zeros_like(res.mask)
+    return through_y + through_stats, dgamma, dbeta, dmask
+
+
+def _per_member(stats: BatchStats, x: Array, axis_name: AxisName) -> BatchStats:
+    """The statistics as every member of `axis_name` has them.
+
+    They are sums over the axis, the same for all members.  `shard_map(check_vma=True)` knows that, and
+    gives them one cotangent.  `vmap` would give them one too, but as if it came from each member: making
+    them differ by name (not by value) lets every member have its own, which `_sum_over_members` adds.
+    """
+    if axis_name is None or varying_axes(x):
+        return stats
+    nothing = 0 * lax.axis_index(axis_name)
+    return BatchStats(*(s + nothing.astype(s.dtype) for s in stats))
+
+
+def _sum_over_members(dstats: BatchStats, x: Array, axis_name: AxisName) -> BatchStats:
+    return dstats if varying_axes(x) else BatchStats(*(_over_devices(d, axis_name) for d in dstats))
+
+
+def batch_norm_reference(x, gamma, beta, mask=None, *, eps=1e-5, axis_name=None):
+    stats, _ = _statistics(x, mask, axis_name)
+    return _normalise(x, gamma, beta, stats.mean, 1 / jnp.sqrt(stats.var + eps)), stats
+
+
+def _check_arrays(op: str, x: Array, eps: float, **channels: Array) -> None:
+    check.floating(op, x=x)
+    check.ranks(op, "x", x, range(2, 6), "[N, *S, C]")
+    for name, a in channels.items():
+        check.floating(op, **{name: a})
+        check.shape(op, name, a, x.shape[-1:], "like x's last axis")
+        if a.dtype not in (x.dtype, accumulator(x.dtype)):
+            check.fail(op, name, f"dtype {a.dtype}", f"{x.dtype} like x, or float32", TypeError)
+    if not (isinstance(eps, float) and eps > 0):
+        check.fail(op, "eps", repr(eps), "a float > 0")
+
+
+def _batch_norm_check(x, gamma, beta, mask=None, *, eps, axis_name) -> None:
+    _check_arrays("batch_norm", x, eps, gamma=gamma, beta=beta)
+    if mask is not None:
+        full = (*x.shape[:-1], 1)
+        fits = 1 <= mask.ndim <= x.ndim and all(a in (1, b) for a, b in zip(mask.shape, full, strict=False))
+        if not fits:
+            check.fail("batch_norm", "mask", f"shape {mask.shape}", f"(N,), {full[:-1]} or {full}")
+
+
+batch_norm = Rule(batch_norm_fwd, batch_norm_bwd, batch_norm_reference, _batch_norm_check)
+
+
+def update_running_stats(running: BatchStats, batch: BatchStats, *, momentum: float = 0.9) -> BatchStats:
+    """momentum * running + (1 - momentum) * batch, for the mean and the biased variance.
+
+    Args:
+        running: averages so far, [C] each; start from mean 0, variance 1.
+        batch: statistics of one batch, as `batch_norm` returns them.
+        momentum: weight of the OLD value, in [0, 1].  PyTorch's `momentum` is the weight of the new one
+            (its default 0.1 is 0.9 here), and PyTorch averages the unbiased variance.
+
+    Raises:
+        ValueError: momentum outside [0, 1].
+    """
+    check.number("update_running_stats", "momentum", momentum, 0, 1)
+    return BatchStats(
+        *(
+            momentum * old + (1 - momentum) * new.astype(old.dtype)
+            for old, new in zip(running, batch, strict=True)
+        )
+    )
+
+
+@residuals
+class BatchNormInferenceResiduals:
+    x: Images  # the input
+    gamma: Channels
+    mean: Channels
+    rstd: Channels
+
+
+def batch_norm_inference_fwd(
+    x: Images, gamma: Channels, beta: Channels, mean: Channels, var: Channels, *, eps: float = 1e-5
+) -> tuple[Images, BatchNormInferenceResiduals]:
+    """Normalisation of every channel by a given mean and variance (inference mode).
+
+    Args:
+        x: images [N, *S, C], or vectors [N, C].
+        gamma, beta, mean, var: [C] each, in x's dtype or float32.
+        eps: added to the variance, > 0.
+
+    Returns:
+        An array like x.
+
+    Raises:
+        TypeError: dtypes not as above.
+        ValueError: shapes that do not fit together, or eps <= 0.
+    """
+    rstd = lax.rsqrt(var.astype(accumulator(var.dtype)) + eps)
+    return _normalise(x, gamma, beta, mean, rstd), BatchNormInferenceResiduals(x, gamma, mean, rstd)
+
+
+def batch_norm_inference_bwd(res: BatchNormInferenceResiduals, dy: Images):
+    scale = res.gamma * res.rstd
+    dy = dy.astype(accumulator(dy.dtype))
+    dbeta = jnp.sum(dy, _positions(dy))
+    dgamma = jnp.sum(dy * ((res.x - res.mean) * res.rstd), _positions(dy))
+    return scale * dy, dgamma, dbeta, -scale * dbeta, -scale * res.rstd * dgamma / 2
+
+
+def batch_norm_inference_reference(x, gamma, beta, mean, var, *, eps=1e-5):
+    return _normalise(x, gamma, beta, mean, 1 / jnp.sqrt(var + eps))
+
+
+def _batch_norm_inference_check(x, gamma, beta, mean, var, *, eps) -> None:
+    _check_arrays("batch_norm_inference", x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
+
+
+batch_norm_inference = Rule(
+    batch_norm_inference_fwd,
+    batch_norm_inference_bwd,
+    batch_norm_inference_reference,
+    _batch_norm_inference_check,
+)
