@@ -38,7 +38,7 @@ COMMON = dict(
     ema=0.0,
 )
 RECIPES: dict[str, dict[str, Any]] = {
-    "digits": COMMON | dict(epochs=20, batch_size=64, lr=5e-3, augment="shift"),
+    "digits": COMMON | dict(epochs=20, batch_size=64, lr=3e-3, augment="shift", ema=0.98),
     "mnist": COMMON | dict(epochs=5, batch_size=128, lr=5e-3, augment="shift"),
     "fashion_mnist": COMMON | dict(epochs=10, batch_size=128, lr=5e-3, augment="flip_shift"),
     "cifar10": COMMON | dict(epochs=20, batch_size=128, lr=5e-3, augment="flip_shift"),

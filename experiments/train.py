@@ -122,11 +122,10 @@ def make_steps(config: Config, net: Any, optimizer: Any, mean: np.ndarray, std: 
         updates, opt_state = optimizer.update(grads, train_state.opt_state, train_state.params)
         params = optax.apply_updates(train_state.params, updates)
         # At first a plain mean of the steps so far, so that the initial weights do not linger in the average.
-        share = jnp.maximum(1 - config.ema, 1 / (train_state.step + 1))
+        share = jnp.float32(jnp.maximum(1 - config.ema, 1 / (train_state.step + 1)))
         average = optax.incremental_update((params, state), train_state.average, share)
-        return TrainState(params, state, opt_state, average, train_state.step + 1), jnp.stack(
-            [loss, accuracy]
-        )
+        after = TrainState(params, state, opt_state, average, train_state.step + 1)
+        return after, jnp.stack([loss, accuracy])
 
     def evaluate(average, images, labels, indices):
         inside = jnp.minimum(indices, len(images) - 1)
@@ -238,7 +237,7 @@ def train(config: Config) -> dict[str, Any]:
     net = MODELS[config.model](len(data.classes))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     try:
-        params, state = net.init(init_key, image_shape)
+        params, state = jax.tree.map(jnp.float32, net.init(init_key, image_shape))
     except ValueError as error:
         raise UserError(f"--model: got {config.model} for images of shape {image_shape}: {error}") from None
     config = dataclasses.replace(config, out=result_folder(config))

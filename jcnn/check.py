@@ -41,7 +41,7 @@ def choice(op: str, name: str, value: Any, allowed: tuple) -> None:
 
 
 def number(
-    op: str, name: str, value: Any, low: float, high: float = float("inf"), *, open_high=False
+    op: str, name: str, value: Any, low: int | float, high: int | float = float("inf"), *, open_high=False
 ) -> None:
     """`value` is a Python number in [low, high], or in [low, high)."""
     bracket = ")" if open_high or high == float("inf") else "]"

@@ -21,6 +21,8 @@ Kinks.  None: linear.
 Reference.  `numpy.pad` names and conventions.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -32,7 +34,7 @@ from jcnn.kernels import accumulator
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
-NUMPY_MODES = {mode: mode for mode in PADDING_MODES} | {"zeros": "constant"}
+NUMPY_MODES: dict[str, Any] = {mode: mode for mode in PADDING_MODES} | {"zeros": "constant"}
 
 
 def pad_forward(x: Array, padding: Pairs, mode: str) -> Array:

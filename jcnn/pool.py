@@ -28,6 +28,7 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from jcnn import check
@@ -217,7 +218,7 @@ def global_max_pool_fwd(x: Images) -> tuple[Float[Array, "n c"], GlobalMaxPoolRe
         ValueError: x is not [N, *S, C], or has no pixels.
     """
     pixels = _pixels(x)
-    winner = jnp.argmax(pixels, axis=1, keepdims=True)
+    winner = lax.argmax(pixels, 1, jnp.int32)[:, None]
     y = jnp.take_along_axis(pixels, winner, axis=1)[:, 0]
     return y, GlobalMaxPoolResiduals(winner, x.shape[1:-1])
 
