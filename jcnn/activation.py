@@ -2,8 +2,8 @@
 
 Shapes.  x, y, dx, dy: any shape, all the same.
 
-Elementwise.  y = f(x), so y' = f'(x) x' and dx = f'(x) dy.  With s = sigmoid(x), P and p the normal
-distribution and density, u = tanh(c (x + a x^3)), c = sqrt(2 / pi), a = 0.044715:
+Elementwise.  Forward y = f(x).  Backward: y' = f'(x) x', so dx = f'(x) dy.  With s = sigmoid(x), P and p the
+normal distribution and density, u = tanh(c (x + a x^3)), c = sqrt(2 / pi), a = 0.044715:
 
     op             f(x)                          f'(x)                                   kept
     relu           max(x, 0)                     1 if x > 0 else 0                       x > 0
@@ -14,8 +14,8 @@ distribution and density, u = tanh(c (x + a x^3)), c = sqrt(2 / pi), a = 0.04471
     gelu           x P(x)                        P(x) + x p(x)                           x
     gelu, approx.  x (1 + u) / 2                 (1 + u) / 2 + x (1 - u^2) c (1 + 3 a x^2) / 2
 
-Softmax.  With sums over `axis`, y = exp(x - max x) / sum(exp(x - max x)).  From log y = x - log sum exp x,
-(log y)' = x' - sum(y x') and y' = y (x' - sum(y x')).  Both maps x' -> are read off:
+Softmax.  Forward, with sums over `axis`: y = exp(x - max x) / sum(exp(x - max x)).  From log y = x - log sum
+exp x, (log y)' = x' - sum(y x') and y' = y (x' - sum(y x')).  Backward, from sum(dy y') = sum(dx x'):
 
     softmax        dx = y (dy - sum(y dy))                                               kept: y
     log_softmax    dx = dy - exp(y) sum(dy)                                              kept: y

@@ -144,7 +144,7 @@ def batch_norm_fwd(
     rstd = lax.rsqrt(stats.var + eps)
     y = _normalise(x, gamma, beta, stats.mean, rstd)
     res = BatchNormResiduals(x, gamma, stats.mean, rstd, m, mask, axis_name)
-    return (y, _per_member(stats, x, axis_name)), res
+    return (y, _per_member(stats, x, gamma, beta, axis_name)), res
 
 
 def batch_norm_bwd(
@@ -168,17 +168,24 @@ def batch_norm_bwd(
     return through_y + through_stats, dgamma, dbeta, dmask
 
 
-def _per_member(stats: BatchStats, x: Array, axis_name: AxisName) -> BatchStats:
-    """The statistics as every member of `axis_name` has them.
+def _per_member(stats: BatchStats, x: Array, gamma: Array, beta: Array, axis_name: AxisName) -> BatchStats:
+    """The statistics, mapped by `vmap` wherever y is.
 
-    They are sums over the axis, the same for all members.  `shard_map(check_vma=True)` knows that, and
-    gives them one cotangent.  `vmap` would give them one too, but as if it came from each member: making
-    them differ by name (not by value) lets every member have its own, which `_sum_over_members` adds.
+    To an output that is not mapped, vmap gives one cotangent, of all members together, but it adds the
+    results of the backward over the members, which would count it once for each.  So the statistics are
+    made to depend, in name only, on all that y depends on; `_sum_over_members` adds over `axis_name`.
+    `shard_map(check_vma=True)` knows which values are shared, and needs no such help.
     """
-    if axis_name is None or varying_axes(x):
+    if varying_axes(x):
         return stats
-    nothing = 0 * lax.axis_index(axis_name)
-    return BatchStats(*(s + nothing.astype(s.dtype) for s in stats))
+    also = [gamma, beta] if axis_name is None else [gamma, beta, lax.axis_index(axis_name)]
+
+    def tied(s: Array) -> Array:
+        for a in also:
+            s = lax.select(jnp.ones(s.shape, bool), s, jnp.broadcast_to(a, s.shape).astype(s.dtype))
+        return s
+
+    return BatchStats(*map(tied, stats))
 
 
 def _sum_over_members(dstats: BatchStats, x: Array, axis_name: AxisName) -> BatchStats:

@@ -139,7 +139,6 @@ CASES: dict[str, dict] = {
     | {
         "mask": ((*_norm_x()["different"], normal(66, 2, 5, 6) > 0), {"eps": 1e-3}),
         "examples": ((*_norm_x()["equal"], jnp.array([True, False, True])), {}),
-        "float mask": ((*_norm_x()["vectors"], jnp.array([1.0, 1, 0, 1, 0, 1])), {}),
     },
     "batch_norm_inference": {
         name: ((*args, normal(67, args[0].shape[-1]), normal(68, args[0].shape[-1]) ** 2 + 0.1), {})

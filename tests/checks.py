@@ -166,7 +166,10 @@ def apart(rule, args, static) -> None:
 
 
 def vmapped(rule, args, static) -> None:
-    """Every way to map a non-empty subset of the arguments equals a loop over examples, forward and backward."""
+    """vmap over any subset of the arguments equals a loop over examples, forward and backward.
+
+    Of more than three arguments, those are mapped one at a time and all together.
+    """
     f, floats = of_floats(rule, args, static)
     count = 3
     dy = draw(9, jax.eval_shape(f, *floats))
@@ -175,8 +178,9 @@ def vmapped(rule, args, static) -> None:
         y, vjp = jax.vjp(f, *a)
         return y, vjp(dy)
 
-    for subset in range(1, 2 ** len(floats)):
-        mapped = [bool(subset >> i & 1) for i in range(len(floats))]
+    for mapped in itertools.product([True, False], repeat=len(floats)):
+        if not any(mapped) or (len(floats) > 3 and sum(mapped) not in (1, len(floats))):
+            continue
         axes = tuple(0 if m else None for m in mapped)
         factors = 1 + 0.25 * np.arange(count)
         batch = tuple(
@@ -243,7 +247,10 @@ def autodiff_switch(rule, args, static) -> None:
 
 
 def low_precision(rule, args, static) -> None:
-    """In f32, bf16 and f16 the error against f64 at the rounded inputs is at most twice autodiff's own."""
+    """In f32, bf16 and f16 the error against f64 at the rounded inputs is at most twice autodiff's own.
+
+    Below two units of rounding, which of the two is closer is luck.
+    """
     for dtype in LOW_PRECISION:
         low = tuple(a.astype(dtype) if is_float(a) else a for a in args)
         wide = tuple(a.astype(jnp.float64) if is_float(a) else a for a in low)
@@ -260,7 +267,7 @@ def low_precision(rule, args, static) -> None:
                 continue
             scale = max(np.abs(t).max(), np.finfo(np.float64).tiny)
             own, theirs = np.abs(h - t).max() / scale, np.abs(a - t).max() / scale
-            assert own <= 2 * max(theirs, eps), (
+            assert own <= 2 * max(theirs, 2 * eps), (
                 f"{dtype.__name__} [{i}]: error {own:.1e}, autodiff's {theirs:.1e}"
             )
 
@@ -288,16 +295,13 @@ def residual_bytes(rule, args, static) -> None:
     assert own <= theirs + 64, f"keeps {own} bytes, autodiff {theirs}"
 
 
-ALL = (
+TRANSFORMS = (apart, vmapped, under_control_flow, autodiff_switch)
+VALUES = (
     primal,
     first_order,
     differences,
     linear_in_cotangent,
     second_order,
-    apart,
-    vmapped,
-    under_control_flow,
-    autodiff_switch,
     low_precision,
     residual_bytes,
 )

@@ -9,7 +9,13 @@ from tests import checks
 from tests.cases import CASES
 
 RULES = {name: value for name, value in vars(jcnn).items() if isinstance(value, jcnn.Rule)}
-POINTS = [(rule, case) for rule, cases in CASES.items() for case in cases]
+FIRST = 5  # cases of each rule that go through all of JAX's transformations
+POINTS = [
+    pytest.param(rule, case, part, id=f"{rule}-{case}-{part.__name__}")
+    for rule, cases in CASES.items()
+    for i, case in enumerate(cases)
+    for part in (*checks.VALUES, *(checks.TRANSFORMS if i < FIRST else ()))
+]
 
 
 def test_every_rule_has_cases():
@@ -17,8 +23,7 @@ def test_every_rule_has_cases():
     assert all(len(cases) >= 2 for cases in CASES.values())
 
 
-@pytest.mark.parametrize("part", checks.ALL, ids=lambda part: part.__name__)
-@pytest.mark.parametrize(("rule", "case"), POINTS, ids=["-".join(point) for point in POINTS])
+@pytest.mark.parametrize(("rule", "case", "part"), POINTS)
 def test_law(rule, case, part):
     args, static = CASES[rule][case]
     part(RULES[rule], args, static)

@@ -58,7 +58,7 @@ def window_sum(x: jax.Array, w: Window) -> jax.Array:
         else:
             x = lax.reduce_window(
                 x,
-                jnp.zeros((), x.dtype),
+                np.zeros((), x.dtype),  # concrete, for JAX to see that this is a sum
                 lax.add,
                 (1, *part.kernel, 1),
                 (1, *part.stride, 1),

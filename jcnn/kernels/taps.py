@@ -20,7 +20,7 @@ def offsets(w: Window) -> Iterator[Ints]:
     return itertools.product(*map(range, w.kernel))
 
 
-def gather(x: jax.Array, w: Window, fill: float = 0.0) -> list[jax.Array]:
+def gather(x: jax.Array, w: Window, fill: bool | float = 0.0) -> list[jax.Array]:
     """For every tap, the [N, *M, C] inputs that the outputs read through it; `fill` in the padding."""
     outputs = w.output_size(x.shape[1:-1])
     if any(lo or hi for lo, hi in w.padding):
