@@ -27,7 +27,7 @@ OPTIMIZERS = {
     "adam": lambda lr, decay: optax.chain(decay, optax.adam(lr)),
     "adamw": lambda lr, decay: optax.chain(optax.scale_by_adam(), decay, optax.scale_by_learning_rate(lr)),
 }
-AUGMENTS = ("none", "shift", "flip_shift")
+AUGMENTS = ("none", "flip", "shift", "flip_shift")
 DTYPES = ("float32", "bfloat16")
 COMMON = dict(
     model="vgg_small",
@@ -40,7 +40,7 @@ COMMON = dict(
 RECIPES: dict[str, dict[str, Any]] = {
     "digits": COMMON | dict(epochs=20, batch_size=64, lr=3e-3, augment="shift", ema=0.98),
     "mnist": COMMON | dict(epochs=5, batch_size=128, lr=5e-3, augment="shift"),
-    "fashion_mnist": COMMON | dict(epochs=10, batch_size=128, lr=5e-3, augment="flip_shift"),
+    "fashion_mnist": COMMON | dict(epochs=10, batch_size=128, lr=5e-3, augment="flip", ema=0.99),
     "cifar10": COMMON | dict(epochs=20, batch_size=128, lr=5e-3, augment="flip_shift"),
 }
 
@@ -68,7 +68,7 @@ class Config:
     label_smoothing: float | None = None
     """Share of the label that is spread over all classes."""
     augment: str | None = None
-    """none, shift (by up to 1/14 of the height, zeros moving in) or flip_shift (mirrored, too)."""
+    """none, flip (left and right), shift (by up to 1/14 of the height, zeros moving in) or flip_shift."""
     ema: float | None = None
     """Decay of the moving average of the weights that is evaluated; 0 evaluates the weights themselves."""
     seed: int = 0

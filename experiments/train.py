@@ -64,19 +64,17 @@ class Program(NamedTuple):
 
 
 def augment(images: jax.Array, key: jax.Array, kind: str) -> jax.Array:
-    """Shifts, and flips, each of the images `[N, H, W, C]` by itself; zeros move in."""
-    if kind == "none":
-        return images
+    """Flips and shifts, as `kind` says, each of the images `[N, H, W, C]` by itself; zeros move in."""
     n, h, w, c = images.shape
-    most = max(1, h // 14)
     shift_key, flip_key = jax.random.split(key)
-    corners = jax.random.randint(shift_key, (n, 2), 0, 2 * most + 1)
-    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
-    cut = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), (h, w, c)))
-    shifted = cut(padded, corners)
-    if kind == "shift":
-        return shifted
-    return jnp.where(jax.random.bernoulli(flip_key, shape=(n, 1, 1, 1)), shifted[:, :, ::-1], shifted)
+    if "flip" in kind:
+        images = jnp.where(jax.random.bernoulli(flip_key, shape=(n, 1, 1, 1)), images[:, :, ::-1], images)
+    if "shift" in kind:
+        most = max(1, h // 14)
+        padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
+        cut = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), (h, w, c)))
+        images = cut(padded, jax.random.randint(shift_key, (n, 2), 0, 2 * most + 1))
+    return images
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

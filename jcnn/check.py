@@ -8,7 +8,7 @@ from jax.core import Tracer
 
 
 def fail(op: str, argument: str, got: Any, expected: str, error: type[Exception] = ValueError) -> NoReturn:
-    raise error(f"jcnn.{op}: {argument}: got {got}, expected {expected}")
+    raise error(f"jcnn.{op}: {argument}: got {got}, expected {expected}") from None
 
 
 def floating(op: str, **arrays: jax.Array | None) -> None:

@@ -30,6 +30,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.dtypes import float0
+
+from jcnn import check
 
 P = ParamSpec("P")
 Y = TypeVar("Y")
@@ -57,8 +60,9 @@ def autodiff(f: Callable[P, Y]) -> Callable[P, Y]:
     Example:
         >>> import jax, jcnn
         >>> f = lambda x: jcnn.sigmoid(x).sum()
-        >>> jax.jvp(jcnn.autodiff(f), (1.0,), (1.0,))[1].round(4)
-        Array(0.1966, dtype=float32)
+        >>> slope = jax.jvp(jcnn.autodiff(f), (0.0,), (1.0,))[1]
+        >>> float(slope)
+        0.25
     """
 
     @functools.wraps(f)
@@ -69,52 +73,53 @@ def autodiff(f: Callable[P, Y]) -> Callable[P, Y]:
     return with_references
 
 
-@dataclasses.dataclass(frozen=True)
 class Rule(Generic[P, Y]):
     """A forward with a backward derived by hand; see the module's docstring.
 
     Args:
-        forward: `(*arrays, **static) -> (y, residuals)`.  Arrays are positional, static configuration
-            is keyword-only.  Its signature and docstring become the rule's.
-        backward: `(residuals, dy) -> tuple of cotangents`, one per array, None where there is none.
+        fwd: `(*arrays, **static) -> (y, residuals)`.  Arrays are positional, static configuration is
+            keyword-only.  Its signature and docstring become the rule's.
+        bwd: `(residuals, dy) -> tuple of cotangents`, one per array, None where there is none.
         reference: `(*arrays, **static) -> y` in plain JAX.
         check: `(*arrays, **static) -> None`, raises for arguments that make no sense.
         name: what errors and profiles call the op; by default `reference`'s name without `_reference`.
+
+    Rules made of the same functions are equal, and share JAX's caches.
 
     Raises (when called):
         TypeError: unknown or missing arguments, things that are not arrays, unhashable configuration.
         ValueError: whatever `check` refuses.
     """
 
-    forward: Callable[P, tuple[Y, Any]]
-    backward: Callable[[Any, Y], tuple]
-    reference: Callable[P, Y]
-    check: Callable[..., None] | None = None
-    name: str = ""
+    def __init__(
+        self,
+        fwd: Callable[P, tuple[Y, Any]],
+        bwd: Callable[[Any, Y], tuple],
+        reference: Callable[P, Y],
+        check: Callable[..., None] | None = None,
+        name: str = "",
+    ):
+        self.name = name or reference.__name__.removesuffix("_reference")
+        self.reference = reference
+        self._parts = {"fwd": fwd, "bwd": bwd, "reference": reference, "check": check, "name": self.name}
+        self.__name__ = self.__qualname__ = self.name
+        self.__module__, self.__doc__ = fwd.__module__, fwd.__doc__
+        self.__signature__ = inspect.signature(fwd)
+        parameters = self.__signature__.parameters.values()
+        self.array_names = tuple(p.name for p in parameters if p.kind != p.KEYWORD_ONLY)
 
-    def __post_init__(self):
-        name = self.name or self.reference.__name__.removesuffix("_reference")
-        signature = inspect.signature(self.forward)
-        for attribute, value in {
-            "name": name,
-            "__name__": name,
-            "__qualname__": name,
-            "__module__": self.forward.__module__,
-            "__doc__": self.forward.__doc__,
-            "__signature__": signature,
-            "array_names": tuple(p.name for p in signature.parameters.values() if p.kind != p.KEYWORD_ONLY),
-        }.items():
-            object.__setattr__(self, attribute, value)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rule) and self._parts == other._parts
 
-    array_names: tuple[str, ...] = dataclasses.field(init=False, repr=False, compare=False)
+    def __hash__(self) -> int:
+        return hash(tuple(self._parts.values()))
 
     def __repr__(self) -> str:
         return f"<jcnn rule {self._call_form()}>"
 
     def _call_form(self) -> str:
-        signature = inspect.signature(self.forward)
-        plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-        return f"{self.name}{signature.replace(parameters=plain, return_annotation=signature.empty)}"
+        plain = [p.replace(annotation=p.empty) for p in self.__signature__.parameters.values()]
+        return f"{self.name}{inspect.Signature(plain)}"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Y:
         arrays, static = self._bind(args, kwargs)
@@ -133,17 +138,15 @@ class Rule(Generic[P, Y]):
         return self._backward(res, dy, getattr(res, "_signature", None))
 
     def replace(self, **changes: Any) -> "Rule[P, Y]":
-        """The same rule with another `bwd`, `fwd`, `reference`, `check` or `name`."""
-        alias = {"fwd": "forward", "bwd": "backward"}
-        unknown = changes.keys() - {"fwd", "bwd", "reference", "check", "name"}
-        if unknown:
-            expected = "fwd, bwd, reference, check or name"
+        """The same rule with another `fwd`, `bwd`, `reference`, `check` or `name`."""
+        if unknown := changes.keys() - self._parts.keys():
+            expected = ", ".join(self._parts)
             raise TypeError(f"jcnn.{self.name}.replace: got {sorted(unknown)}, expected {expected}")
-        return dataclasses.replace(self, **{alias.get(k, k): v for k, v in changes.items()})
+        return Rule(**{**self._parts, **changes})
 
     def _bind(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         try:
-            bound = self.__signature__.bind(*args, **kwargs)  # pyright: ignore
+            bound = self.__signature__.bind(*args, **kwargs)
         except TypeError as e:
             raise TypeError(f"jcnn.{self.name}: {e}; expected {self._call_form()}") from None
         bound.apply_defaults()
@@ -151,22 +154,25 @@ class Rule(Generic[P, Y]):
         static = {
             n: _as_static(self.name, n, v) for n, v in bound.arguments.items() if n not in self.array_names
         }
-        if self.check is not None:
-            self.check(*arrays, **static)
+        if self._parts["check"] is not None:
+            self._parts["check"](*arrays, **static)
         return arrays, static
 
     def _forward(self, arrays: tuple, static: dict) -> tuple[Y, Any]:
+        arrays = tuple(
+            None if a is None else jnp.asarray(a) for a in arrays
+        )  # jax.grad unwraps Python numbers
         with jax.named_scope(f"jcnn.{self.name}"):
-            y, res = self.forward(*arrays, **static)  # pyright: ignore
+            y, res = self._parts["fwd"](*arrays, **static)
         if hasattr(type(res), "__dataclass_fields__"):
             object.__setattr__(res, "_signature", Signature(_shapes(arrays), _shapes(y)))
         return y, res
 
     def _backward(self, res: Any, dy: Y, signature: Signature | None) -> tuple:
         if signature is not None:
-            self._check_cotangent(dy, signature.outputs)
+            dy = self._fit_cotangent(dy, signature.outputs)
         with jax.named_scope(f"jcnn.{self.name}.bwd"):
-            cts = self.backward(res, dy)
+            cts = self._parts["bwd"](res, dy)
         if not isinstance(cts, tuple | list) or len(cts) != len(self.array_names):
             got = f"{len(cts)} values" if isinstance(cts, tuple | list) else type(cts).__name__
             raise TypeError(
@@ -177,15 +183,14 @@ class Rule(Generic[P, Y]):
             return tuple(cts)
         return tuple(map(functools.partial(_fit, self.name), self.array_names, cts, signature.arrays))
 
-    def _check_cotangent(self, dy: Y, outputs: Any) -> None:
+    def _fit_cotangent(self, dy: Y, outputs: Any) -> Y:
         got, expected = jax.tree.structure(dy), jax.tree.structure(outputs)
         if got != expected:
             raise TypeError(f"jcnn.{self.name}.bwd: dy: got {got}, expected {expected} like the output")
         for ct, y in zip(jax.tree.leaves(dy), jax.tree.leaves(outputs), strict=True):
             if jnp.shape(ct) != y.shape:
-                raise ValueError(
-                    f"jcnn.{self.name}.bwd: dy: got shape {jnp.shape(ct)}, expected {y.shape} like the output"
-                )
+                check.fail(f"{self.name}.bwd", "dy", f"shape {jnp.shape(ct)}", f"{y.shape} like the output")
+        return jax.tree.map(lambda ct, y: ct if ct.dtype == float0 else jnp.asarray(ct, y.dtype), dy, outputs)
 
 
 class _Bound(NamedTuple):
@@ -228,7 +233,7 @@ def _as_array(rule: str, name: str, value: Any) -> jax.Array | None:
         return value
     if isinstance(value, np.ndarray | np.generic | numbers.Number):
         return jnp.asarray(value)
-    raise TypeError(f"jcnn.{rule}: {name}: got {type(value).__name__}, expected an array")
+    return check.fail(rule, name, type(value).__name__, "an array", TypeError)
 
 
 def _as_static(rule: str, name: str, value: Any) -> Any:
@@ -238,13 +243,11 @@ def _as_static(rule: str, name: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, jax.Array | np.ndarray):
-        raise TypeError(
-            f"jcnn.{rule}: {name}: got an array, expected a Python value: it is static configuration"
-        )
+        check.fail(rule, name, "an array", "a Python value: it is static configuration", TypeError)
     try:
         hash(value)
     except TypeError:
-        raise TypeError(f"jcnn.{rule}: {name}: got {value!r}, expected a hashable value") from None
+        check.fail(rule, name, repr(value), "a hashable value", TypeError)
     return value
 
 
@@ -252,14 +255,11 @@ def _fit(rule: str, name: str, ct: Any, like: Any) -> Any:
     """Holds one cotangent to the contract; a wider dtype (an f32 accumulator) is rounded to the primal's."""
     if like is None or not jnp.issubdtype(like.dtype, jnp.inexact):
         return None
+    op, argument = f"{rule}.bwd", f"cotangent of {name!r}"
     if ct is None:
-        raise TypeError(
-            f"jcnn.{rule}.bwd: cotangent of {name!r}: got None, expected {like.dtype} of shape {like.shape}"
-        )
+        check.fail(op, argument, None, f"{like.dtype} of shape {like.shape}", TypeError)
     if jnp.shape(ct) != like.shape:
-        raise ValueError(
-            f"jcnn.{rule}.bwd: cotangent of {name!r}: got shape {jnp.shape(ct)}, expected {like.shape}"
-        )
+        check.fail(op, argument, f"shape {jnp.shape(ct)}", f"{like.shape}")
     return lax.convert_element_type(ct, like.dtype)
 
 

@@ -1,7 +1,7 @@
 """The one gradient checker of the test suite: each function holds a rule to one part of the law.
 
-All work on `(rule, args, static)`, raise AssertionError with the argument and the worst index, and judge errors
-relative to the largest entry of the array they are in.  Cotangents are random and signed.
+All work on `(rule, args, static)`, raise AssertionError with the argument and the worst index, and judge
+errors relative to the largest entry of the array they are in.  Cotangents are random and signed.
 """
 
 import functools
@@ -58,11 +58,9 @@ def assert_close(got: Any, expected: Any, tol: float, what: str) -> None:
         error = np.where(finite, np.abs(np.where(finite, a, 0) - np.where(finite, b, 0)), 0)
         scale = max(np.abs(b[finite]).max(initial=0), np.finfo(np.float64).tiny)
         if error.max(initial=0) > tol * scale:
-            at = np.unravel_index(error.argmax(), error.shape)
-            at = tuple(map(int, at))
-            raise AssertionError(
-                f"{what} [{i}]: {a[at]} but expected {b[at]} at {at}: error {error[at] / scale:.1e} of scale {scale:.3g}"
-            )
+            at = tuple(map(int, np.unravel_index(error.argmax(), error.shape)))
+            relative = f"error {error[at] / scale:.1e} of scale {scale:.3g}"
+            raise AssertionError(f"{what} [{i}]: {a[at]} but expected {b[at]} at {at}: {relative}")
 
 
 def primal(rule, args, static) -> None:
@@ -74,7 +72,7 @@ def primal(rule, args, static) -> None:
 
 
 def first_order(rule, args, static) -> None:
-    """`bwd` and `jax.grad` give the cotangents that autodiff of the reference gives, in shape and dtype too."""
+    """`bwd` and `jax.grad` give the cotangents of autodiff of the reference, in its shapes and dtypes."""
     y, res = rule.fwd(*args, **static)
     dy = draw(1, y)
     cts = rule.bwd(res, dy)
@@ -197,7 +195,7 @@ def vmapped(rule, args, static) -> None:
         def both(*batch, axes=axes, loop=loop):
             of_each = jax.vmap(value_and_vjp, in_axes=axes)(*batch), loop(value_and_vjp, *batch)
             of_all = [
-                jax.grad(lambda b: _weighted(g(*b), 10))(batch)
+                jax.grad(lambda b, g=g: _weighted(g(*b), 10))(batch)
                 for g in (jax.vmap(f, in_axes=axes), functools.partial(loop, f))
             ]
             return of_each, of_all
