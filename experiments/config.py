@@ -40,7 +40,8 @@ COMMON = dict(
 RECIPES: dict[str, dict[str, Any]] = {
     "digits": COMMON | dict(epochs=20, batch_size=64, lr=3e-3, augment="shift", ema=0.98),
     "mnist": COMMON | dict(epochs=5, batch_size=128, lr=5e-3, augment="shift"),
-    "fashion_mnist": COMMON | dict(epochs=10, batch_size=128, lr=5e-3, augment="flip", ema=0.99),
+    "fashion_mnist": COMMON
+    | dict(epochs=10, batch_size=128, lr=5e-3, augment="flip", label_smoothing=0.1, ema=0.99),
     "cifar10": COMMON | dict(epochs=20, batch_size=128, lr=5e-3, augment="flip_shift"),
 }
 

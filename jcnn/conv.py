@@ -40,8 +40,8 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.geometry import ConvGeometry, IntLike, PaddingLike, conv_geometry, sizes
-from jcnn.kernels import accumulator
 from jcnn.kernels import conv as kernel
+from jcnn.kernels.reduce import pixel_sum
 from jcnn.padding import NUMPY_MODES, pad_adjoint, pad_forward
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
@@ -111,7 +111,7 @@ def conv_bwd(res: ConvResiduals, dy: Outputs) -> tuple[Images, Weights, Bias | N
     g = res.geometry
     dx = conv_input_grad(dy, res.w, input_size=g.size, **g.config)
     dw = conv_weight_grad(res.x, dy, kernel_size=g.window.kernel, **g.config)
-    db = jnp.sum(dy, range(dy.ndim - 1), accumulator(dy.dtype)) if res.has_bias else None
+    db = pixel_sum(dy) if res.has_bias else None
     return dx, dw, db
 
 

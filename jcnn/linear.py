@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from jcnn import check
 from jcnn.geometry import Ints
 from jcnn.kernels import accumulator
+from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
@@ -64,7 +65,7 @@ def dense_bwd(res: DenseResiduals, dy: Float[Array, "*n o"]):
     lead = tuple(range(x.ndim - 1))
     dx = jnp.matmul(dy, w.T, preferred_element_type=wide)
     dw = lax.dot_general(x, dy, ((lead, lead), ((), ())), preferred_element_type=wide)
-    db = jnp.sum(dy, lead, wide) if res.has_bias else None
+    db = pixel_sum(dy) if res.has_bias else None
     return dx, dw, db
 
 

@@ -38,6 +38,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.kernels import accumulator
+from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule, varying_axes
 
@@ -62,10 +63,6 @@ class BatchNormResiduals:
     count: Float[Array, ""]  # m
     mask: Array | None  # as it was given
     axis_name: AxisName = static()
-
-
-def _positions(x: Array) -> tuple[int, ...]:
-    return tuple(range(x.ndim - 1))
 
 
 def _counted(x: Array, mask: Array | None) -> Array | None:
@@ -107,9 +104,9 @@ def _statistics(x, mask, axis_name) -> tuple[BatchStats, Array]:
     wide = x.astype(accumulator(x.dtype))
     counted = _counted(x, mask)
     m = _count(x, counted, axis_name, wide.dtype)
-    mean = _over_devices(jnp.sum(_only(counted, wide), _positions(x)), axis_name) / m
+    mean = _over_devices(pixel_sum(_only(counted, wide)), axis_name) / m
     squares = _only(counted, (wide - mean) ** 2)
-    return BatchStats(mean, _over_devices(jnp.sum(squares, _positions(x)), axis_name) / m), m
+    return BatchStats(mean, _over_devices(pixel_sum(squares), axis_name) / m), m
 
 
 def batch_norm_fwd(
@@ -158,8 +155,8 @@ def batch_norm_bwd(
 
     centred = x - res.mean
     xhat = centred * res.rstd
-    dbeta = jnp.sum(dy, _positions(x))
-    dgamma = jnp.sum(dy * xhat, _positions(x))
+    dbeta = pixel_sum(dy)
+    dgamma = pixel_sum(dy * xhat)
     all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
     through_y = res.gamma * res.rstd * (dy - _only(counted, (all_dbeta + xhat * all_dgamma) / res.count))
     through_stats = _only(counted, (dmean + 2 * centred * dvar) / res.count)
@@ -274,8 +271,8 @@ def batch_norm_inference_fwd(
 def batch_norm_inference_bwd(res: BatchNormInferenceResiduals, dy: Images):
     scale = res.gamma * res.rstd
     dy = dy.astype(accumulator(dy.dtype))
-    dbeta = jnp.sum(dy, _positions(dy))
-    dgamma = jnp.sum(dy * ((res.x - res.mean) * res.rstd), _positions(dy))
+    dbeta = pixel_sum(dy)
+    dgamma = pixel_sum(dy * ((res.x - res.mean) * res.rstd))
     return scale * dy, dgamma, dbeta, -scale * dbeta, -scale * res.rstd * dgamma / 2
 
 

@@ -225,7 +225,8 @@ class _Static:
 
 
 def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+    avals = jax.tree.map(jax.typeof, tree)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), avals)
 
 
 def _as_array(rule: str, name: str, value: Any) -> jax.Array | None:

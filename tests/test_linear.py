@@ -51,6 +51,19 @@ def test_dense_accumulates_4096_ones_exactly_in_low_precision():
         assert float(jcnn.dense.bwd(res, ones(1, 4096))[0][0, 0]) == 4096
 
 
+def test_dense_asks_xla_to_accumulate_in_float32():
+    """XLA's CPU kernels do so unasked, so values do not show it."""
+    x, w = jnp.ones((2, 3), jnp.bfloat16), jnp.ones((3, 4), jnp.bfloat16)
+
+    def both(x, w):
+        y, res = jcnn.dense.fwd(x, w)
+        return y, jcnn.dense.bwd(res, y)[:2]
+
+    text = str(jax.make_jaxpr(both)(x, w))
+    assert text.count("dot_general[") == 3
+    assert text.count("preferred_element_type=float32") == 3
+
+
 def test_flatten_is_row_major_and_its_backward_the_reshape_back():
     x = jnp.arange(24.0).reshape(2, 3, 2, 2)
     y, res = jcnn.flatten.fwd(x)

@@ -134,6 +134,15 @@ def test_uint8_labels_are_ints():
     )
 
 
+@pytest.mark.parametrize(("dtype", "classes"), [(jnp.uint8, 300), (jnp.int8, 150)])
+def test_labels_of_a_dtype_too_narrow_for_the_classes_name_the_right_one(dtype, classes):
+    logits, labels = normal(1, 2, classes), jnp.array([120, 3])
+    expected = both(labels, logits=logits, dloss=jnp.ones(2))
+    assert_close(both(labels.astype(dtype), logits=logits, dloss=jnp.ones(2)), expected, 1e-15, "narrow")
+    narrow = both(labels.astype(dtype), logits=logits, dloss=jnp.ones(2), ignore_index=-1000)
+    assert_close(narrow, expected, 1e-15, "ignore_index out of the dtype's range")
+
+
 def test_uint8_label_beyond_the_classes_is_nan_under_jit_and_not_a_wrapped_class():
     y = jax.jit(loss)(LOGITS, jnp.array([255, 0, 4, 1], jnp.uint8))
     assert np.isnan(y).tolist() == [True, False, False, False]

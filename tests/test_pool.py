@@ -66,14 +66,14 @@ def agrees_with_autodiff(rule, x, config):
     assert_close(got, expected, 1e-9, f"{rule.name} {x.shape} {config}")
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
 @given(pools(dilated=True), st.sampled_from(["first", "split"]))
 def test_any_max_pool_agrees_with_autodiff(case, ties):
     shape, config = case
     agrees_with_autodiff(jcnn.max_pool, distinct(0, *shape), config | {"ties": ties})
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
 @given(pools(dilated=False), st.booleans())
 def test_any_avg_pool_agrees_with_autodiff(case, counted):
     shape, config = case

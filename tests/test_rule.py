@@ -14,8 +14,8 @@ from jax.sharding import AxisType, PartitionSpec
 import jcnn
 from jcnn.conv import conv_fwd
 from jcnn.residuals import residuals, static
-from tests.checks import assert_close
 from tests.cases import normal
+from tests.checks import assert_close
 
 X = normal(0, 2, 5, 4, 3)
 W = normal(1, 3, 2, 3, 2)
