@@ -36,12 +36,13 @@ COMMON = dict(
     weight_decay=0.05,
     label_smoothing=0.0,
     ema=0.0,
+    tta=False,
 )
 RECIPES: dict[str, dict[str, Any]] = {
     "digits": COMMON | dict(epochs=20, batch_size=64, lr=3e-3, augment="shift", ema=0.98),
     "mnist": COMMON | dict(epochs=5, batch_size=128, lr=5e-3, augment="shift"),
     "fashion_mnist": COMMON
-    | dict(epochs=10, batch_size=128, lr=5e-3, augment="flip", label_smoothing=0.1, ema=0.99),
+    | dict(epochs=9, batch_size=128, lr=5e-3, augment="flip", label_smoothing=0.1, ema=0.99, tta=True),
     "cifar10": COMMON | dict(epochs=20, batch_size=128, lr=5e-3, augment="flip_shift"),
 }
 
@@ -72,6 +73,8 @@ class Config:
     """none, flip (left and right), shift (by up to 1/14 of the height, zeros moving in) or flip_shift."""
     ema: float | None = None
     """Decay of the moving average of the weights that is evaluated; 0 evaluates the weights themselves."""
+    tta: bool | None = None
+    """Whether an image is evaluated together with its mirror image, by their mean logits."""
     seed: int = 0
     """Seed of initial weights, order of images and augmentation; the same seed gives the same result."""
     dtype: str = "float32"

@@ -127,7 +127,10 @@ def make_steps(config: Config, net: Any, optimizer: Any, mean: np.ndarray, std: 
 
     def evaluate(average, images, labels, indices):
         inside = jnp.minimum(indices, len(images) - 1)
-        logits, _ = forward(*average, images[inside], train=False)
+        x = images[inside]
+        logits, _ = forward(*average, x, train=False)
+        if config.tta:
+            logits = (logits + forward(*average, x[:, :, ::-1], train=False)[0]) / 2
         y = labels[inside]
         each = jnp.stack([jcnn.softmax_cross_entropy(logits, y), logits.argmax(-1) == y])
         return jnp.where(indices < len(images), each, 0).sum(1)

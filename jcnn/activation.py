@@ -54,7 +54,7 @@ class Output:
 @residuals
 class Positive:
     mask: Bool[Array, "*shape"]  # x > 0: a byte each, where x would take four
-    negative_slope: float = static()
+    negative_slope: float | int = static()
 
 
 def _wide(a: Array) -> Array:
@@ -87,7 +87,7 @@ def relu_reference(x):
 relu = _rule(relu_fwd, relu_bwd, relu_reference)
 
 
-def leaky_relu_fwd(x: Values, *, negative_slope: float = 0.01) -> tuple[Values, Positive]:
+def leaky_relu_fwd(x: Values, *, negative_slope: float | int = 0.01) -> tuple[Values, Positive]:
     """x where x > 0, else negative_slope * x; its derivative at 0 is negative_slope.
 
     Raises TypeError unless x is floating point, ValueError unless the slope is a finite number.

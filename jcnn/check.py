@@ -1,5 +1,6 @@
 """Refusing bad input at the call: every error names op, argument, what came and what was expected."""
 
+import math
 from typing import Any, NoReturn
 
 import jax
@@ -45,7 +46,7 @@ def number(
 ) -> None:
     """`value` is a Python number in [low, high], or in [low, high)."""
     bracket = ")" if open_high or high == float("inf") else "]"
-    good = isinstance(value, int | float) and not isinstance(value, bool)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not (good and low <= value <= high and not (open_high and value == high)):
         fail(op, name, repr(value), f"a number in [{low}, {high}{bracket}")
 

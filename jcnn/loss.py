@@ -34,7 +34,7 @@ al. 2016, arXiv:1512.00567, section 7; z-loss: de Brébisson & Vincent 2016, arX
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from jcnn import check
 from jcnn.kernels import accumulator
@@ -42,7 +42,7 @@ from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
 Logits = Float[Array, "*n k"]
-Labels = Int[Array, "*n"] | Float[Array, "*n k"]
+Labels = Integer[Array, "*n"] | Float[Array, "*n k"]
 PerExample = Float[Array, "*n"]
 
 
@@ -52,21 +52,28 @@ class CrossEntropyResiduals:
     labels: Labels  # as given
     class_weights: Float[Array, " k"] | None  # as given
     lse: PerExample  # log sum exp of the logits: the softmax is exp(logits - lse)
-    label_smoothing: float = static()
+    label_smoothing: float | int = static()
     ignore_index: int | None = static()
-    z_loss: float = static()
+    z_loss: float | int = static()
 
 
-def _target(labels: Array, classes: int, smoothing: float, dtype) -> Array:
+def _target(labels: Array, classes: int, smoothing: float | int, dtype) -> Array:
     """t [..., K]; for int labels a comparison with the class numbers, which XLA fuses away."""
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        labels = jnp.arange(classes, dtype=labels.dtype) == labels[..., None]
+        labels = jnp.arange(classes) == _widened(labels)[..., None]
     return (1 - smoothing) * labels.astype(dtype) + smoothing / classes
 
 
 def _invalid(labels: Array, classes: int) -> Array | None:
-    is_int = jnp.issubdtype(labels.dtype, jnp.integer)
-    return (labels < 0) | (labels >= classes) if is_int else None
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        return None
+    labels = _widened(labels)
+    return (labels < 0) | (labels >= classes)
+
+
+def _widened(labels: Array) -> Array:
+    """Int labels in a dtype that holds every class number: uint8 would wrap at 256 classes."""
+    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
 
 
 def _settle(
@@ -81,7 +88,7 @@ def _settle(
     if invalid is not None:
         values = jnp.where(expand(invalid), jnp.nan, values)
     if ignore_index is not None:
-        values = jnp.where(expand(labels == ignore_index), 0, values)
+        values = jnp.where(expand(_widened(labels) == ignore_index), 0, values)
     return values
 
 
@@ -90,9 +97,9 @@ def softmax_cross_entropy_fwd(
     labels: Labels,
     class_weights: Float[Array, " k"] | None = None,
     *,
-    label_smoothing: float = 0.0,
+    label_smoothing: float | int = 0.0,
     ignore_index: int | None = None,
-    z_loss: float = 0.0,
+    z_loss: float | int = 0.0,
 ) -> tuple[PerExample, CrossEntropyResiduals]:
     """Cross-entropy between softmax(logits) and labels, per example (take the mean yourself).
 

@@ -218,7 +218,9 @@ def _batch_norm_check(x, gamma, beta, mask=None, *, eps, axis_name) -> None:
 batch_norm = Rule(batch_norm_fwd, batch_norm_bwd, batch_norm_reference, _batch_norm_check)
 
 
-def update_running_stats(running: BatchStats, batch: BatchStats, *, momentum: float = 0.9) -> BatchStats:
+def update_running_stats(
+    running: BatchStats, batch: BatchStats, *, momentum: float | int = 0.9
+) -> BatchStats:
     """momentum * running + (1 - momentum) * batch, for the mean and the biased variance.
 
     Args:

@@ -29,14 +29,14 @@ AnyKey = Key[Array, ""] | UInt32[Array, " words"]
 @residuals
 class DropoutResiduals:
     key: AnyKey  # the draws come from it again
-    rate: float = static()
+    rate: float | int = static()
 
 
-def _drop(x: Array, key: Array, rate: float) -> Array:
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+def _drop(x: Array, key: Array, rate: float | int) -> Array:
+    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0)
 
 
-def dropout_fwd(x: Values, key: AnyKey, *, rate: float) -> tuple[Values, DropoutResiduals]:
+def dropout_fwd(x: Values, key: AnyKey, *, rate: float | int) -> tuple[Values, DropoutResiduals]:
     """Sets each value to zero with probability `rate` and scales the others by 1 / (1 - rate).
 
     Args:
@@ -59,8 +59,8 @@ def dropout_bwd(res: DropoutResiduals, dy: Values) -> tuple[Values, None]:
 
 
 def dropout_reference(x, key, *, rate):
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape).astype(x.dtype)
-    return x * keep / (1 - rate)
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape).astype(x.dtype)
+    return x * keep / (1.0 - rate)
 
 
 def _dropout_check(x, key, *, rate) -> None:

@@ -1,5 +1,7 @@
 """Softmax cross-entropy: its options in terms of each other, extreme logits, and labels that are wrong."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,11 +95,13 @@ def test_ignored_examples_have_no_loss_and_no_gradient_even_with_nan_logits(igno
 
 
 def test_ignored_examples_with_nan_logits_do_not_reach_class_weights():
-    labels = jnp.array([-1, 0, 4, 1])
-    _, res = loss.fwd(LOGITS.at[0].set(jnp.nan), labels, WEIGHTS, ignore_index=-1, label_smoothing=0.1)
-    dv = loss.bwd(res, DLOSS)[2]
-    _, res = loss.fwd(LOGITS[1:], LABELS[1:], WEIGHTS, label_smoothing=0.1)
-    assert_close(dv, loss.bwd(res, DLOSS[1:])[2], 1e-13, "class weights")
+    @functools.partial(jax.jit, static_argnames="ignore_index")
+    def dv(logits, labels, dloss, ignore_index=None):
+        _, res = loss.fwd(logits, labels, WEIGHTS, ignore_index=ignore_index, label_smoothing=0.1)
+        return loss.bwd(res, dloss)[2]
+
+    with_nan = dv(LOGITS.at[0].set(jnp.nan), LABELS.at[0].set(-1), DLOSS, ignore_index=-1)
+    assert_close(with_nan, dv(LOGITS[1:], LABELS[1:], DLOSS[1:]), 1e-13, "class weights")
 
 
 @pytest.mark.parametrize("bad", [-1, 5, 1000])
@@ -127,10 +131,6 @@ def test_uint8_labels_are_ints():
     assert_close(both(LABELS.astype(jnp.uint8)), both(LABELS), 1e-15, "uint8")
     assert_close(
         both(LABELS.astype(jnp.uint8), label_smoothing=0.1), both(LABELS, label_smoothing=0.1), 1e-15, "s"
-    )
-    many = normal(1, 2, 300)
-    assert_close(
-        loss(many, jnp.array([255, 3], jnp.uint8)), loss(many, jnp.array([255, 3])), 0, "300 classes"
     )
 
 

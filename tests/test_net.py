@@ -1,5 +1,6 @@
 """Nets: explicit backpropagation against `jax.grad`, state, summaries, and errors at construction."""
 
+import functools
 import math
 
 import jax
@@ -85,22 +86,22 @@ def test_explicit_backward_is_bitwise_jax_grad_when_eager():
     assert jax.tree.structure(dparams) == jax.tree.structure(params)
 
 
+@functools.cache
+def jitted(model, function, train):
+    return jax.jit(function(model, train))(*randomized(model), X)
+
+
 @pytest.mark.parametrize("model", [EVERYTHING, POOLED], ids=["everything", "pooled"])
-def test_explicit_backward_equals_jax_grad_and_autodiff_under_jit(model):
-    params, state = randomized(model)
-    by_hand = jax.jit(explicit(model, True))(params, state, X)
-    by_rules = jax.jit(by_grad(model, True))(params, state, X)
-    by_jax = jax.jit(jcnn.autodiff(by_grad(model, True)))(params, state, X)
+def test_explicit_backward_equals_jax_grad_under_jit(model):
+    by_hand = jitted(model, explicit, True)
     assert min(float(jnp.abs(g).max()) for g in jax.tree.leaves(by_hand[1])) > 1e-6
-    assert_close(by_hand, by_rules, 1e-12, "jax.grad")
-    assert_close(by_hand, by_jax, 1e-9, "autodiff")
+    assert_close(by_hand, jitted(model, by_grad, True), 1e-12, "jax.grad")
 
 
-def test_explicit_backward_in_inference_equals_autodiff():
-    params, state = randomized(EVERYTHING)
-    by_hand = jax.jit(explicit(EVERYTHING, False))(params, state, X)
-    by_jax = jax.jit(jcnn.autodiff(by_grad(EVERYTHING, False)))(params, state, X)
-    assert_close(by_hand, by_jax, 1e-9, "inference")
+@pytest.mark.parametrize("train", [True, False], ids=["training", "inference"])
+def test_explicit_backward_equals_autodiff(train):
+    by_jax = jax.jit(jcnn.autodiff(by_grad(EVERYTHING, train)))(*randomized(EVERYTHING), X)
+    assert_close(jitted(EVERYTHING, explicit, train), by_jax, 1e-9, "autodiff")
 
 
 def test_no_autodiff_in_explicit_backpropagation(monkeypatch):
@@ -280,15 +281,18 @@ def test_summary_of_a_strided_grouped_residual_by_hand():
     )
 
 
-@pytest.mark.parametrize("model", [SMALL, EVERYTHING], ids=["small", "everything"])
-def test_summary_counts_what_is_really_there(model):
-    params, state = model.init(KEY, SHAPE)
-    summary = model.summary(SHAPE, batch_size=3)
+def test_summary_counts_what_is_really_there():
+    branches = jcnn.residual(jcnn.chain(net.batch_norm(), jcnn.silu), shortcut=net.conv(3, 1))
+    model = jcnn.chain(
+        net.conv(3, 2), branches, net.max_pool(2), net.dropout(0.5), net.flatten(), net.dense(2)
+    )
+    x = X[..., :2, :]
+    params, state = model.init(KEY, x.shape[1:])
+    summary = model.summary(x.shape[1:], batch_size=len(x))
     assert summary.total("parameters") == sum(a.size for a in jax.tree.leaves(params))
-    (y, _), _ = jax.eval_shape(lambda p, s: model.fwd(p, s, X, train=True, key=KEY), params, state)
+    (y, _), res = model.fwd(params, state, x, train=True, key=KEY)
     assert summary.rows[-1].output_shape == y.shape[1:]
-    # Distinct arrays of the eager residuals, without the parameters, are what is kept.
-    _, res = model.fwd(params, state, X, train=True, key=KEY)
+    # Distinct arrays of the residuals, without the parameters, are what is kept.
     given = {id(a) for a in jax.tree.leaves((params, state))}
     kept = {id(a): a.nbytes for a in jax.tree.leaves(res) if id(a) not in given}
     assert summary.total("residual_bytes") == sum(kept.values())

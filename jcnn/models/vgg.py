@@ -7,7 +7,7 @@ from jcnn.activation import relu
 def vgg_small(
     num_classes: int = 10,
     *,
-    widths: tuple[int, ...] = (32, 64, 128),
+    widths: tuple[int, ...] = (32, 64, 96),
     depths: tuple[int, ...] = (1, 1, 2),
     dropout: float = 0.0,
 ) -> net.Net:
