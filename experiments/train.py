@@ -283,9 +283,12 @@ def write_results(out: Path, summary: dict[str, Any], params: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line; exits with 2 and one line on a user's error."""
+    """The command line; exits with 2 and one line on a user's error, with 130 when interrupted."""
     try:
         train(parse(arguments))
+    except KeyboardInterrupt:
+        print("interrupted: no results were written", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
