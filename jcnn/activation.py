@@ -34,7 +34,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jcnn import check
-from jcnn.kernels import accumulator
+from jcnn.kernels import widen
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
@@ -55,10 +55,6 @@ class Output:
 class Positive:
     mask: Bool[Array, "*shape"]  # x > 0: a byte each, where x would take four
     negative_slope: float | int = static()
-
-
-def _wide(a: Array) -> Array:
-    return a.astype(accumulator(a.dtype))
 
 
 def _rule(forward, backward, reference, check_static=lambda op, x, **_: None) -> Rule:
@@ -147,14 +143,14 @@ tanh = _rule(tanh_fwd, tanh_bwd, tanh_reference)
 
 def silu_fwd(x: Values) -> tuple[Values, Input]:
     """x sigmoid(x), elementwise; also called swish.  Raises TypeError unless x is floating point."""
-    wide = _wide(x)
+    wide = widen(x)
     return (wide * lax.logistic(wide)).astype(x.dtype), Input(x)
 
 
 def silu_bwd(res: Input, dy: Values) -> tuple[Values]:
-    x = _wide(res.x)
+    x = widen(res.x)
     s = lax.logistic(x)
-    return (dy * s * (1 + x * (1 - s)),)
+    return (widen(dy) * s * (1 + x * (1 - s)),)
 
 
 def silu_reference(x):
@@ -181,7 +177,7 @@ def gelu_fwd(x: Values, *, approximate: bool = False) -> tuple[Values, GeluResid
 
     Raises TypeError unless x is floating point, ValueError unless `approximate` is a bool.
     """
-    wide = _wide(x)
+    wide = widen(x)
     if approximate:
         y = wide * (1 + jnp.tanh(TANH_SCALE * (wide + TANH_CUBIC * wide**3))) / 2
     else:
@@ -190,13 +186,13 @@ def gelu_fwd(x: Values, *, approximate: bool = False) -> tuple[Values, GeluResid
 
 
 def gelu_bwd(res: GeluResiduals, dy: Values) -> tuple[Values]:
-    x = _wide(res.x)
+    x = widen(res.x)
     if res.approximate:
         u = jnp.tanh(TANH_SCALE * (x + TANH_CUBIC * x**3))
         slope = (1 + u) / 2 + x * (1 - u**2) * TANH_SCALE * (1 + 3 * TANH_CUBIC * x**2) / 2
     else:
         slope = _normal_cdf(x) + x * jnp.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-    return (slope * dy,)
+    return (slope * widen(dy),)
 
 
 def gelu_reference(x, *, approximate=False):
@@ -223,13 +219,13 @@ def softmax_fwd(x: Values, *, axis: Axis = -1) -> tuple[Values, SoftmaxResiduals
 
     Raises TypeError unless x is floating point, ValueError if it has no such axis.
     """
-    e = jnp.exp(_wide(x) - jnp.max(_wide(x), axis, keepdims=True))
+    e = jnp.exp(widen(x) - jnp.max(widen(x), axis, keepdims=True))
     y = (e / jnp.sum(e, axis, keepdims=True)).astype(x.dtype)
     return y, SoftmaxResiduals(y, axis)
 
 
 def softmax_bwd(res: SoftmaxResiduals, dy: Values) -> tuple[Values]:
-    y = _wide(res.y)
+    y, dy = widen(res.y), widen(dy)
     return (y * (dy - jnp.sum(y * dy, res.axis, keepdims=True)),)
 
 
@@ -242,14 +238,14 @@ def log_softmax_fwd(x: Values, *, axis: Axis = -1) -> tuple[Values, SoftmaxResid
 
     Raises TypeError unless x is floating point, ValueError if it has no such axis.
     """
-    shifted = _wide(x) - jnp.max(_wide(x), axis, keepdims=True)
+    shifted = widen(x) - jnp.max(widen(x), axis, keepdims=True)
     y = (shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis, keepdims=True))).astype(x.dtype)
     return y, SoftmaxResiduals(y, axis)
 
 
 def log_softmax_bwd(res: SoftmaxResiduals, dy: Values) -> tuple[Values]:
-    wide = _wide(dy)
-    return (wide - jnp.exp(_wide(res.y)) * jnp.sum(wide, res.axis, keepdims=True),)
+    wide = widen(dy)
+    return (wide - jnp.exp(widen(res.y)) * jnp.sum(wide, res.axis, keepdims=True),)
 
 
 def log_softmax_reference(x, *, axis=-1):

@@ -40,7 +40,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.geometry import ConvGeometry, IntLike, PaddingLike, conv_geometry, sizes
-from jcnn.kernels import conv as kernel
+from jcnn.kernels import conv as kernel, widen
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.padding import NUMPY_MODES, pad_adjoint, pad_forward
 from jcnn.residuals import residuals, static
@@ -103,7 +103,7 @@ def conv_fwd(
     g = conv_geometry("conv", x.shape[1:-1], w.shape[:-2], stride, padding, padding_mode, dilation, groups)
     y = kernel.convolve(_pad(x, g), w, g.inner, groups)
     if b is not None:
-        y = y + b
+        y = y + widen(b)
     return y.astype(x.dtype), ConvResiduals(x, w, b is not None, g)
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.geometry import Ints
-from jcnn.kernels import accumulator
+from jcnn.kernels import accumulator, widen
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
@@ -56,7 +56,7 @@ def dense_fwd(
     """
     y = jnp.matmul(x, w, preferred_element_type=accumulator(x.dtype))
     if b is not None:
-        y = y + b
+        y = y + widen(b)
     return y.astype(x.dtype), DenseResiduals(x, w, b is not None)
 
 

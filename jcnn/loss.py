@@ -37,7 +37,7 @@ import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from jcnn import check
-from jcnn.kernels import accumulator
+from jcnn.kernels import widen
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
@@ -60,7 +60,8 @@ class CrossEntropyResiduals:
 def _target(labels: Array, classes: int, smoothing: float | int, dtype) -> Array:
     """t [..., K]; for int labels a comparison with the class numbers, which XLA fuses away."""
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        labels = jnp.arange(classes) == _widened(labels)[..., None]
+        labels = _widened(labels)
+        labels = jnp.arange(classes, dtype=labels.dtype) == labels[..., None]
     return (1 - smoothing) * labels.astype(dtype) + smoothing / classes
 
 
@@ -73,7 +74,7 @@ def _invalid(labels: Array, classes: int) -> Array | None:
 
 def _widened(labels: Array) -> Array:
     """Int labels in a dtype that holds every class number: uint8 would wrap at 256 classes."""
-    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+    return labels.astype(jnp.int64 if labels.dtype.itemsize == 8 else jnp.int32)
 
 
 def _settle(
@@ -124,7 +125,7 @@ def softmax_cross_entropy_fwd(
         >>> jcnn.softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))  # log 4
         Array([1.3862944], dtype=float32)
     """
-    z = logits.astype(accumulator(logits.dtype))
+    z = widen(logits)
     classes = z.shape[-1]
     lse = jax.nn.logsumexp(z, axis=-1)
     vt = _weighted_target(labels, class_weights, classes, label_smoothing, z.dtype)
@@ -137,7 +138,7 @@ def softmax_cross_entropy_fwd(
 
 def _weighted_target(labels, class_weights, classes, smoothing, dtype) -> Array:
     target = _target(labels, classes, smoothing, dtype)
-    return target if class_weights is None else class_weights * target
+    return target if class_weights is None else widen(class_weights) * target
 
 
 def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
@@ -156,7 +157,7 @@ def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
         per_class = _settle(per_class, res.labels, classes, res.ignore_index, extra_axes=1)
         dv = jnp.sum(per_class, range(z.ndim - 1))
     if jnp.issubdtype(res.labels.dtype, jnp.floating):
-        v = 1 if res.class_weights is None else res.class_weights
+        v = 1 if res.class_weights is None else widen(res.class_weights)
         dq = dloss * (1 - res.label_smoothing) * v * (lse - z)
     return dz, dq, dv
 

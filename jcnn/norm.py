@@ -37,7 +37,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jcnn import check
-from jcnn.kernels import accumulator
+from jcnn.kernels import accumulator, widen
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule, varying_axes
@@ -69,7 +69,7 @@ def _counted(x: Array, mask: Array | None) -> Array | None:
     """The mask as booleans [N, *S, 1], or None where everything counts."""
     if mask is None:
         return None
-    mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)) != 0
+    mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)).astype(bool)
     return jnp.broadcast_to(mask, (*x.shape[:-1], 1))
 
 
@@ -96,12 +96,13 @@ def _count(x: Array, counted: Array | None, axis_name: AxisName, dtype) -> Array
 
 
 def _normalise(x: Array, gamma, beta, mean, rstd) -> Array:
-    return (gamma * ((x - mean) * rstd) + beta).astype(x.dtype)
+    xhat = (widen(x) - widen(mean)) * rstd
+    return (widen(gamma) * xhat + widen(beta)).astype(x.dtype)
 
 
 def _statistics(x, mask, axis_name) -> tuple[BatchStats, Array]:
     """Mean and variance of each channel, and the number of positions they are over."""
-    wide = x.astype(accumulator(x.dtype))
+    wide = widen(x)
     counted = _counted(x, mask)
     m = _count(x, counted, axis_name, wide.dtype)
     mean = _over_devices(pixel_sum(_only(counted, wide)), axis_name) / m
@@ -158,7 +159,8 @@ def batch_norm_bwd(
     dbeta = pixel_sum(dy)
     dgamma = pixel_sum(dy * xhat)
     all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
-    through_y = res.gamma * res.rstd * (dy - _only(counted, (all_dbeta + xhat * all_dgamma) / res.count))
+    mean_and_variance = _only(counted, (all_dbeta + xhat * all_dgamma) / res.count)
+    through_y = widen(res.gamma) * res.rstd * (dy - mean_and_variance)
     through_stats = _only(counted, (dmean + 2 * centred * dvar) / res.count)
     # Whether a position counts does not change with a small change of a mask given as floats.
     dmask = None if res.mask is None else jnp.zeros_like(res.mask)
@@ -266,20 +268,20 @@ def batch_norm_inference_fwd(
         TypeError: dtypes not as above.
         ValueError: shapes that do not fit together, or eps <= 0.
     """
-    rstd = lax.rsqrt(var.astype(accumulator(var.dtype)) + eps)
+    rstd = lax.rsqrt(widen(var) + eps)
     return _normalise(x, gamma, beta, mean, rstd), BatchNormInferenceResiduals(x, gamma, mean, rstd)
 
 
 def batch_norm_inference_bwd(res: BatchNormInferenceResiduals, dy: Images):
-    scale = res.gamma * res.rstd
-    dy = dy.astype(accumulator(dy.dtype))
+    scale = widen(res.gamma) * res.rstd
+    dy = widen(dy)
     dbeta = pixel_sum(dy)
-    dgamma = pixel_sum(dy * ((res.x - res.mean) * res.rstd))
+    dgamma = pixel_sum(dy * ((widen(res.x) - widen(res.mean)) * res.rstd))
     return scale * dy, dgamma, dbeta, -scale * dbeta, -scale * res.rstd * dgamma / 2
 
 
 def batch_norm_inference_reference(x, gamma, beta, mean, var, *, eps=1e-5):
-    return _normalise(x, gamma, beta, mean, 1 / jnp.sqrt(var + eps))
+    return _normalise(x, gamma, beta, mean, 1 / jnp.sqrt(widen(var) + eps))
 
 
 def _batch_norm_inference_check(x, gamma, beta, mean, var, *, eps) -> None:

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.geometry import PADDING_MODES, Ints, PaddingLike, Pairs, check_copies, explicit_padding
-from jcnn.kernels import accumulator
+from jcnn.kernels import widen
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
@@ -44,7 +44,7 @@ def pad_forward(x: Array, padding: Pairs, mode: str) -> Array:
 
 def pad_adjoint(dy: Array, padding: Pairs, mode: str, size: Ints) -> Array:
     """The cotangent of the images, in the accumulation dtype: their part of dy plus that of their copies."""
-    dx = dy.astype(accumulator(dy.dtype))
+    dx = widen(dy)
     for axis, (n, (lo, hi)) in enumerate(zip(size, padding, strict=True), start=1):
         image = lax.slice_in_dim(dx, lo, lo + n, axis=axis)
         if mode != "zeros" and lo + hi > 0:

@@ -25,6 +25,7 @@ Reference.  Goodfellow, Bengio & Courville 2016, Deep Learning, section 9.3; PyT
 """
 
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,8 +34,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jcnn import check
 from jcnn.geometry import IntLike, Ints, PaddingLike, Window, window
-from jcnn.kernels import accumulator, taps
-from jcnn.kernels import pool as kernel
+from jcnn.kernels import accumulator, pool as kernel, taps, widen
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
@@ -107,7 +107,8 @@ def max_pool_bwd(res: MaxPoolResiduals, dy: Pooled) -> tuple[Images]:
     inside = taps.gather(jnp.ones((1, *res.size, 1), bool), res.window, fill=False)
     y = jnp.max(jnp.stack(reads), 0)
     wins = [((a == y) | jnp.isnan(a)) & real for a, real in zip(reads, inside, strict=True)]
-    share = dy.astype(accumulator(dy.dtype)) / sum(wins)
+    wide = widen(dy)
+    share = wide / sum(win.astype(wide.dtype) for win in wins)
     parts = [jnp.where(win, share, 0) for win in wins]
     return (taps.scatter(parts, res.window, res.size),)
 
@@ -177,7 +178,7 @@ def avg_pool_fwd(
 
 
 def avg_pool_bwd(res: AvgPoolResiduals, dy: Pooled) -> tuple[Images]:
-    wide = dy.astype(accumulator(dy.dtype))
+    wide = widen(dy)
     share = wide / _counts(res.window, res.size, res.count_include_pad).astype(wide.dtype)
     return (kernel.window_sum_adjoint(share, res.window, res.size),)
 
@@ -224,7 +225,7 @@ def global_max_pool_fwd(x: Images) -> tuple[Float[Array, "n c"], GlobalMaxPoolRe
 
 
 def global_max_pool_bwd(res: GlobalMaxPoolResiduals, dy: Float[Array, "n c"]) -> tuple[Images]:
-    positions = jnp.arange(int(np.prod(res.size)))[:, None]
+    positions = jnp.arange(math.prod(res.size), dtype=res.winner.dtype)[:, None]
     dx = jnp.where(positions == res.winner, dy[:, None], 0)
     return (dx.reshape(dy.shape[0], *res.size, dy.shape[1]),)
 
@@ -235,7 +236,7 @@ def global_max_pool_reference(x):
 
 
 def _pixels(x: Array) -> Array:
-    return x.reshape(x.shape[0], int(np.prod(x.shape[1:-1])), x.shape[-1])
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
 
 global_max_pool = Rule(
@@ -264,7 +265,7 @@ def global_avg_pool_fwd(x: Images) -> tuple[Float[Array, "n c"], GlobalAvgPoolRe
 
 def global_avg_pool_bwd(res: GlobalAvgPoolResiduals, dy: Float[Array, "n c"]) -> tuple[Images]:
     n, c = dy.shape
-    share = dy.astype(accumulator(dy.dtype)) / np.prod(res.size)
+    share = widen(dy) / math.prod(res.size)
     pixels = jnp.expand_dims(share, range(1, len(res.size) + 1))
     return (jnp.broadcast_to(pixels, (n, *res.size, c)),)
 

@@ -293,6 +293,20 @@ def residual_bytes(rule, args, static) -> None:
     assert own <= theirs + 64, f"keeps {own} bytes, autodiff {theirs}"
 
 
+def strict_promotion(rule, args, static) -> None:
+    """Forward and backward work where JAX promotes no dtypes implicitly; shapes only, nothing is computed."""
+    for dtype in (jnp.float64, *LOW_PRECISION):
+        low = tuple(a.astype(dtype) if is_float(a) else a for a in args)
+        f, floats = of_floats(rule, low, static)
+
+        def value_and_vjp(*floats, f=f):
+            y, vjp = jax.vjp(f, *floats)
+            return vjp(y)
+
+        with jax.numpy_dtype_promotion("strict"):
+            jax.eval_shape(value_and_vjp, *floats)
+
+
 TRANSFORMS = (apart, vmapped, under_control_flow, autodiff_switch)
 VALUES = (
     primal,
@@ -302,11 +316,5 @@ VALUES = (
     second_order,
     low_precision,
     residual_bytes,
+    strict_promotion,
 )
-GRADIENT = (primal, first_order, differences, second_order)
-
-
-def check_vjp(rule, *args, only=GRADIENT, **static) -> None:
-    """Holds `rule` at `args` to the parts of the law named in `only`."""
-    for part in only:
-        part(rule, args, static)

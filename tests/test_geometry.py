@@ -1,8 +1,7 @@
 """Window arithmetic against enumeration of positions, taps and dependencies."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from jax import lax
 
 from jcnn.geometry import (

@@ -11,7 +11,12 @@ import jax.numpy as jnp
 
 def accumulator(dtype) -> jnp.dtype:
     """The dtype in which sums over `dtype` are accumulated: itself, or float32 if it is narrower."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def widen(a: jax.Array) -> jax.Array:
+    """`a` in the accumulation dtype."""
+    return a.astype(accumulator(a.dtype))
 
 
 def on_cpu() -> bool:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jcnn.geometry import Ints, Window
-from jcnn.kernels import accumulator, on_cpu, taps
+from jcnn.kernels import accumulator, on_cpu, taps, widen
 
 LETTERS = {1: "W", 2: "HW", 3: "DHW"}
 
@@ -34,7 +34,7 @@ def input_gradient(dy: jax.Array, w: jax.Array, window: Window, groups: int, siz
     if _is_matmul(window, groups):
         return jnp.matmul(dy, w.reshape(w.shape[-2:]).T, preferred_element_type=accumulator(dy.dtype))
     if _is_depthwise(w.shape[-2] * groups, groups):
-        wide = dy.astype(accumulator(dy.dtype))
+        wide = widen(dy)
         spread = taps.scatter([wide * tap for tap in _tap_weights(w)], window, size)
         return _sum_multiplier(spread, groups)
     transpose = window.input_transpose(size)
@@ -52,7 +52,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, window: Window, groups: int) ->
         dw = lax.dot_general(*pixels, (((0,), (0,)), ((), ())), preferred_element_type=accumulator(x.dtype))
         return dw.reshape(shape)
     if _is_depthwise(channels, groups):
-        wide = dy.astype(accumulator(dy.dtype))
+        wide = widen(dy)
         pixels = tuple(range(dy.ndim - 1))
         sums = [jnp.sum(a * wide, pixels) for a in _spread(x, shape, window)]
         return jnp.stack(sums).reshape(shape)
@@ -90,13 +90,13 @@ def _is_depthwise(channels: int, groups: int) -> bool:
 
 def _tap_weights(w: jax.Array) -> list[jax.Array]:
     """w [*K, 1, O] as one [O] per tap, in the accumulation dtype."""
-    return list(w.reshape(-1, w.shape[-1]).astype(accumulator(w.dtype)))
+    return list(widen(w.reshape(-1, w.shape[-1])))
 
 
 def _spread(x: jax.Array, w_shape: Ints, window: Window) -> list[jax.Array]:
     """For every tap what each depthwise output reads through it, [N, *M, O]."""
     multiplier = w_shape[-1] // x.shape[-1]
-    wide = jnp.repeat(x, multiplier, axis=-1).astype(accumulator(x.dtype))
+    wide = widen(jnp.repeat(x, multiplier, axis=-1))
     return taps.gather(wide, window)
 
 

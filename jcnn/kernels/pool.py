@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jcnn.geometry import Ints, Window
-from jcnn.kernels import accumulator, taps
+from jcnn.kernels import taps, widen
 
 UNROLLED_TAPS = 16  # larger windows are summed one axis at a time, longer axes by reduce_window
 
@@ -44,14 +44,14 @@ def first_tap_inside(w: Window, size: Ints) -> np.ndarray:
 
 def put(dy: jax.Array, winner: jax.Array, w: Window, size: Ints) -> jax.Array:
     """The adjoint of reading the winning tap: dy [N, *M, C] goes to the inputs that `winner` names."""
-    wide = dy.astype(accumulator(dy.dtype))
+    wide = widen(dy)
     parts = [jnp.where(winner == t, wide, 0) for t in range(_taps(w))]
     return taps.scatter(parts, w, size)
 
 
 def window_sum(x: jax.Array, w: Window) -> jax.Array:
     """The sum over every window, [N, *M, C] in the accumulation dtype."""
-    x = x.astype(accumulator(x.dtype))
+    x = widen(x)
     for part in _passes(w):
         if _taps(part) <= UNROLLED_TAPS:
             x = sum(taps.gather(x, part))  # pyright: ignore
@@ -70,7 +70,7 @@ def window_sum(x: jax.Array, w: Window) -> jax.Array:
 
 def window_sum_adjoint(dy: jax.Array, w: Window, size: Ints) -> jax.Array:
     """The adjoint of `window_sum`, [N, *size, C] in the accumulation dtype."""
-    dx = dy.astype(accumulator(dy.dtype))
+    dx = widen(dy)
     sizes = [size]
     for part in _passes(w):
         sizes.append(part.output_size(sizes[-1]))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jcnn.kernels import accumulator
+from jcnn.kernels import widen
 
 
 def pixel_sum(x: jax.Array) -> jax.Array:
@@ -12,6 +12,6 @@ def pixel_sum(x: jax.Array) -> jax.Array:
     In two steps, the last spatial axis by itself: on CPU, XLA adds up rows of W C numbers three times as
     fast as rows of C.
     """
-    x = x.astype(accumulator(x.dtype))
+    x = widen(x)
     rows = jnp.sum(x, range(x.ndim - 2)) if x.ndim > 2 else x
     return jnp.sum(rows, 0) if rows.ndim > 1 else rows

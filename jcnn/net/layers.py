@@ -14,10 +14,10 @@ from jcnn.net.core import Net, Shape, layer
 from jcnn.norm import (
     BatchNormResiduals,
     BatchStats,
+    batch_norm as batch_norm_rule,
     batch_norm_inference,
     update_running_stats,
 )
-from jcnn.norm import batch_norm as batch_norm_rule
 from jcnn.regularize import dropout as dropout_rule
 from jcnn.rule import Rule
 
