@@ -57,8 +57,8 @@ def test_vgg_small_shapes_and_parameters():
     convolutions = 9 * (3 * 4 + 4 * 4 + 4 * 6 + 6 * 6)
     assert parameters(model, (8, 8, 3)) == convolutions + 2 * (4 + 4 + 6 + 6) + 6 * 10 + 10
     assert rows[-1].output_shape == (10,)
-    default = 9 * (3 * 32 + 32 * 64 + 64 * 128 + 128 * 128) + 2 * (32 + 64 + 128 + 128) + 128 * 10 + 10
-    assert parameters(models.vgg_small(), (32, 32, 3)) == default == 242_474
+    default = 9 * (3 * 32 + 32 * 64 + 64 * 96 + 96 * 96) + 2 * (32 + 64 + 96 + 96) + 96 * 10 + 10
+    assert parameters(models.vgg_small(), (32, 32, 3)) == default == 159_082
     with pytest.raises(
         ValueError, match=r"vgg_small: depths: got \(1,\), expected one for each of widths \(4, 6\)"
     ):

@@ -184,7 +184,7 @@ def test_options_are_read():
         ("--model vgg", "--model: got 'vgg', expected one of lenet5, vgg_small"),
         ("--optimizer lion", "--optimizer: got 'lion', expected one of sgd, adam, adamw"),
         ("--schedule step", "--schedule: got 'step', expected one of constant, cosine, onecycle"),
-        ("--augment mixup", "--augment: got 'mixup', expected one of none, shift, flip_shift"),
+        ("--augment mixup", "--augment: got 'mixup', expected one of none, flip, shift, flip_shift"),
         ("--dtype float16", "--dtype: got 'float16', expected one of float32, bfloat16"),
         ("--epochs 0", "--epochs: got 0, expected a positive number"),
         ("--batch-size -1", "--batch-size: got -1, expected a positive number"),
@@ -234,3 +234,20 @@ def test_digits_are_learned_in_under_a_minute(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["test_accuracy"] >= 0.98
     assert summary["compile_seconds"] + summary["seconds"] < 60
+
+
+def test_with_tta_an_image_and_its_mirror_image_are_evaluated_alike():
+    net, data = script.MODELS["lenet5"](10), tiny("mnist")
+    average = jax.tree.map(jnp.float32, net.init(jax.random.key(0), (28, 28, 1)))
+    mirrored = data.test_images[:, :, ::-1]
+
+    def difference(tta):
+        config = resolve(Config(dataset="mnist", model="lenet5", tta=tta))
+        _, evaluate = script.make_steps(config, net, None, np.float32(128), np.float32(64))
+        sums = [
+            evaluate(average, images, data.test_labels, np.arange(20))
+            for images in (data.test_images, mirrored)
+        ]
+        return abs(float(sums[0][0] - sums[1][0]))
+
+    assert difference(True) < 1e-4 < difference(False)
