@@ -39,7 +39,7 @@ def input_gradient(dy: jax.Array, w: jax.Array, window: Window, groups: int, siz
         return _sum_multiplier(spread, groups)
     transpose = window.input_transpose(size)
     if any(s > 1 for s in window.stride):  # XLA is slow where it dilates the input itself
-        dy, transpose = _dilate(dy, window.stride, transpose)
+        dy, transpose = taps.dilate(dy, window.stride, transpose)
     return _native(dy, _flip_and_swap(w, groups), transpose, groups=groups)
 
 
@@ -110,10 +110,3 @@ def _flip_and_swap(w: jax.Array, groups: int) -> jax.Array:
     *kernel, c, o = w.shape
     w = jnp.flip(w, range(len(kernel))).reshape(*kernel, c, groups, o // groups)
     return jnp.moveaxis(w, -1, -3).swapaxes(-1, -2).reshape(*kernel, o // groups, groups * c)
-
-
-def _dilate(dy: jax.Array, stride: Ints, transpose: Window) -> tuple[jax.Array, Window]:
-    """dy with stride - 1 zeros between its entries and `transpose`'s padding around it."""
-    edges = [(lo, hi, s - 1) for s, (lo, hi) in zip(stride, transpose.padding, strict=True)]
-    dilated = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-    return dilated, transpose._replace(padding=((0, 0),) * len(stride))

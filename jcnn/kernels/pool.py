@@ -78,10 +78,7 @@ def window_sum_adjoint(dy: jax.Array, w: Window, size: Ints) -> jax.Array:
         if _taps(part) <= UNROLLED_TAPS:
             dx = taps.scatter([dx] * _taps(part), part, before)
         else:
-            transpose = part.input_transpose(before)
-            edges = [(lo, hi, s - 1) for (lo, hi), s in zip(transpose.padding, part.stride, strict=True)]
-            dilated = lax.pad(dx, jnp.zeros((), dx.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-            dx = window_sum(dilated, transpose._replace(padding=((0, 0),) * len(size)))
+            dx = window_sum(*taps.dilate(dx, part.stride, part.input_transpose(before)))
     return dx
 
 

@@ -52,3 +52,10 @@ def scatter(parts: Sequence[jax.Array], w: Window, size: Ints) -> jax.Array:
         return lax.pad(part, jnp.zeros((), part.dtype), [*config, (0, 0, 0)])
 
     return sum(map(untap, offsets(w), parts), start=jnp.zeros((), parts[0].dtype))  # pyright: ignore
+
+
+def dilate(dy: jax.Array, stride: Ints, transpose: Window) -> tuple[jax.Array, Window]:
+    """dy with stride - 1 zeros between entries, padded like `transpose`, and that without padding."""
+    edges = [(lo, hi, s - 1) for s, (lo, hi) in zip(stride, transpose.padding, strict=True)]
+    dilated = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    return dilated, transpose._replace(padding=((0, 0),) * len(stride))
