@@ -31,3 +31,12 @@ from jcnn.loss import softmax_cross_entropy as softmax_cross_entropy
 from jcnn.net import chain as chain, residual as residual
 from jcnn.compiler import compiler_options as compiler_options
 from jcnn import models as models, net as net
+
+
+def __getattr__(name: str):
+    """`jcnn.verify` is loaded when it is first used: it costs more than all of the ops together."""
+    if name == "verify":
+        import jcnn.verify
+
+        return jcnn.verify
+    raise AttributeError(f"module 'jcnn' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jcnn
-from tests.cases import normal
+from jcnn.verify.examples import normal
 from tests.checks import assert_close
 
 ELEMENTWISE = {

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 import jcnn
 from jcnn.geometry import window
 from jcnn.padding import NUMPY_MODES
-from tests.cases import normal
+from jcnn.verify.examples import normal
 from tests.checks import assert_close, draw
 
 ONE_TO_THREE = st.integers(1, 3)

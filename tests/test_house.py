@@ -17,7 +17,7 @@ def test_file_fits_on_a_page_and_keeps_to_its_layer(path):
     assert len(text.splitlines()) <= 300
     assert "import experiments" not in text
     assert "from experiments" not in text
-    if path.name != "rule.py":
+    if path.name != "rule.py" and path.parent.name != "verify":
         assert "custom_vjp" not in text
 
 

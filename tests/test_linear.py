@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jcnn
-from tests.cases import normal
+from jcnn.verify.examples import normal
 from tests.checks import assert_close
 
 

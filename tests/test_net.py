@@ -11,7 +11,7 @@ import pytest
 
 import jcnn
 from jcnn import net
-from tests.cases import normal
+from jcnn.verify.examples import normal
 from tests.checks import assert_close
 
 KEY = jax.random.key(0)

@@ -7,7 +7,7 @@ import pytest
 
 import jcnn
 from jcnn import BatchStats
-from tests.cases import normal
+from jcnn.verify.examples import normal
 from tests.checks import assert_close, draw
 
 X = normal(0, 3, 4, 2, 5) * 3 + 2

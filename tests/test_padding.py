@@ -7,7 +7,7 @@ import pytest
 import jcnn
 from jcnn.geometry import PADDING_MODES
 from jcnn.padding import NUMPY_MODES
-from tests.cases import normal
+from jcnn.verify.examples import normal
 from tests.checks import assert_close
 
 PADDINGS = {

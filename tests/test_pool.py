@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from jax import lax
 
 import jcnn
-from tests.cases import distinct, normal
+from jcnn.verify.examples import distinct, normal
 from tests.checks import assert_close, draw
 
 

@@ -24,6 +24,15 @@ def test_the_examples_of_the_readme_run():
     assert scope["dimages"].shape == (8, 28, 28, 1)
 
 
+def test_the_wrong_batch_norm_of_the_readme_gets_the_report_it_shows():
+    example = next(e for e in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "verify_vjp" in e)
+    scope = {}
+    exec(example, scope)
+    shown = re.search(r"\nDIAGNOSIS\n.*?\n\n", README, re.DOTALL).group()
+    assert scope["report"].verdict == "WRONG"
+    assert shown in str(scope["report"])
+
+
 def test_every_rule_is_in_the_table_of_ops():
     for name, value in vars(jcnn).items():
         if isinstance(value, jcnn.Rule):

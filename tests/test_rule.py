@@ -14,7 +14,7 @@ from jax.sharding import AxisType, PartitionSpec
 import jcnn
 from jcnn.conv import conv_fwd
 from jcnn.residuals import residuals, static
-from tests.cases import normal
+from jcnn.verify.examples import normal
 from tests.checks import assert_close
 
 X = normal(0, 2, 5, 4, 3)

@@ -7,7 +7,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 import jcnn
-from tests.cases import normal
+from jcnn.verify.examples import normal
 from tests.checks import assert_close, draw
 
 HERE, EVERYWHERE = PartitionSpec("d"), PartitionSpec()

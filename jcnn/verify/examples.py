@@ -1,5 +1,5 @@
-"""At least two inputs for every rule of jcnn: all axes different, so that a transpose becomes a shape error,
-and all equal, so that a silent one shows; then the corners of its configuration."""
+"""At least two sets of arguments for every rule of jcnn: all axes different, so that a transpose becomes a
+shape error, and all equal, so that a silent one shows; then the corners of its configuration."""
 
 import math
 
@@ -95,7 +95,7 @@ def _norm_x() -> dict:
 
 ELEMENTWISE = {"different": ((distinct(60, 2, 3, 5) / 4,), {}), "equal": ((distinct(61, 3, 3, 3) / 4,), {})}
 
-CASES: dict[str, dict] = {
+EXAMPLES: dict[str, dict] = {
     "conv": _conv_cases(),
     "conv_input_grad": _gradients_of_conv("input"),
     "conv_weight_grad": _gradients_of_conv("weight"),

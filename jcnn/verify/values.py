@@ -1,0 +1,228 @@
+"""Properties of the numbers in float64: what a derivation can get wrong at one set of arguments."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jcnn.verify import kinks, oracles, sample
+from jcnn.verify.judge import Comparison, compare
+from jcnn.verify.report import Finding, Status
+from jcnn.verify.subject import ContractError
+from jcnn.verify.trial import Arrays, Rejected, Trial, said
+
+DIRECTIONAL = 1e-8  # relative; what extrapolated differences are trusted to
+COMBINATIONS = ((2.5, -0.75), (1e4, 0.0), (-1e-4, 0.0), (0.0, 0.0))
+
+
+def contract(trial: Trial) -> None:
+    """Runs fwd and bwd, jitted or else eagerly: count, trees, shapes and dtypes of what comes back."""
+    arrays, dys = trial.points[0].arrays, trial.dys(0)
+    try:
+        y, cts = trial.first_run(arrays, dys)
+    except ContractError as e:
+        raise Rejected(Finding("contract", Status.FAIL, str(e))) from e
+    except (Exception, SystemExit) as e:
+        raise Rejected(Finding("contract", Status.FAIL, f"fwd or bwd raised {said(e)}")) from e
+    expected = [y.shape for y in trial.y]
+    if [np.shape(a) for a in y] != expected:
+        detail = f"fwd's outputs have shapes {[np.shape(a) for a in y]}, the forward's {expected}"
+        raise Rejected(Finding("primal", Status.FAIL, detail))
+    wanted = trial.wanted(arrays, dys)
+    for i, (name, ct, true) in enumerate(zip(trial.names, cts, wanted, strict=True)):
+        if detail := _complaint(trial, ct, true):
+            trial.add("contract", Status.FAIL, detail, name)
+            trial.raw[i] = ct
+    if not trial.failed("contract"):
+        trial.add("contract", Status.PASS)
+
+
+def _complaint(trial: Trial, ct, wanted: np.ndarray) -> str:
+    if ct is None:
+        return "None where there is a gradient" if wanted.any() else ""
+    if np.shape(ct) != wanted.shape:
+        return f"cotangent of shape {np.shape(ct)}, expected {wanted.shape}"
+    dtype = jnp.asarray(ct).dtype
+    held = np.dtype("float64") in trial.dtypes
+    right = dtype == wanted.dtype if held else jnp.issubdtype(dtype, jnp.floating)
+    return "" if right else f"cotangent of dtype {dtype}, expected {wanted.dtype}"
+
+
+def primal(trial: Trial) -> None:
+    worst = compare(np.zeros(1), np.zeros(1))
+    for point in trial.points:
+        y = trial.hand(point.arrays, trial.dys(0))[0]
+        for other, whose in ((trial.forward, "the forward's"), (trial.reference, "the reference's")):
+            for got, expected in zip(y, other(point.arrays), strict=True):
+                c = compare(got, expected, length=trial.length, natural=np.abs(expected).max(initial=0.0))
+                if not c.ok or not np.array_equal(np.isnan(got), np.isnan(expected)):
+                    detail = f"fwd's output is not {whose}, at {point.kind} arguments"
+                    return trial.record("primal", Status.FAIL, c, detail)
+                worst = max(worst, c, key=lambda c: c.excess)
+    return trial.record("primal", Status.PASS, worst)
+
+
+def autodiff(trial: Trial) -> None:
+    """Each cotangent against what is wanted, at generic points, for two random dy."""
+    seen: list[list[Comparison]] = [[] for _ in trial.names]
+    deviates = [False] * len(trial.names)
+    for point in trial.generic:
+        for number in range(2):
+            dys = trial.dys(number)
+            hand, wanted = trial.hand(point.arrays, dys)[1], trial.wanted(point.arrays, dys)
+            for i, c in enumerate(trial.compare(point, dys, hand, wanted)):
+                seen[i].append(c)
+            if trial.expect is not None:
+                true = trial.true(point.arrays, dys)[1]
+                for i, c in enumerate(trial.compare(point, dys, wanted, true)):
+                    deviates[i] |= not c.ok
+    depends = trial.depends_on_cotangent()
+    for i, name in enumerate(trial.names):
+        if i not in trial.raw:
+            _judge(trial, name, seen[i], deviates[i], depends[i])
+
+
+def _judge(trial: Trial, name: str, seen: list[Comparison], deviates: bool, depends: bool) -> None:
+    informative = [c for c in seen if not c.vacuous]
+    wrong = [c for c in informative if not c.ok]
+    wrong += [c for c in seen if c.vacuous and c.worst and abs(c.worst.hand) > DIRECTIONAL]
+    if wrong:
+        trial.record("autodiff", Status.FAIL, max(wrong, key=lambda c: c.excess), "", name)
+    elif informative:
+        status = Status.EXPECTED if deviates else Status.PASS
+        detail = "not the gradient, but exactly what was declared" if deviates else ""
+        trial.record("autodiff", status, max(informative, key=lambda c: c.excess), detail, name)
+    elif not depends:
+        trial.add("autodiff", Status.PASS, "no gradient, in the reference neither", name)
+    else:
+        detail = "the gradient is zero to rounding wherever tried: no error in it could have shown"
+        trial.add("autodiff", Status.INCONCLUSIVE, detail, name)
+
+
+def special_points(trial: Trial) -> None:
+    """The properties `kinks` and `edges`."""
+    for name, kinds in (("kinks", sample.KINKS), ("edges", sample.EDGES)):
+        wrong = [found for p in trial.points if p.kind in kinds if (found := kinks.look(trial, p, name))]
+        trial.findings += wrong[0] if wrong else [Finding(name, Status.PASS)]
+
+
+def linearity(trial: Trial) -> None:
+    """bwd(a u + b v) = a bwd(u) + b bwd(v), at the given point."""
+    if trial.expect is not None and trial.expect.cotangent is not None:
+        return
+    arrays, u, v = trial.points[0].arrays, trial.dys(2), trial.dys(3)
+    at_u, at_v = trial.hand(arrays, u)[1], trial.hand(arrays, v)[1]
+    worst: dict[str, Comparison] = {}
+    for a, b in COMBINATIONS:
+        mixed = trial.hand(arrays, tuple(a * p + b * q for p, q in zip(u, v, strict=True)))[1]
+        for name, m, p, q in zip(trial.names, mixed, at_u, at_v, strict=True):
+            size = abs(a) * np.abs(p).max(initial=0.0) + abs(b) * np.abs(q).max(initial=0.0)
+            c = compare(m, a * p + b * q, length=trial.length, natural=size or 1e-3)
+            worst[name] = max(worst.get(name, c), c, key=lambda c: c.excess)
+    for name, c in worst.items():
+        if not c.ok:
+            trial.record("linearity", Status.FAIL, c, "bwd(a u + b v) is not a bwd(u) + b bwd(v)", name)
+    if not trial.failed("linearity"):
+        trial.record("linearity", Status.PASS, max(worst.values(), key=lambda c: c.excess))
+
+
+def outputs(trial: Trial) -> None:
+    """The cotangent of one output at a time, the others zero."""
+    if len(trial.y) < 2:
+        return
+    point = trial.points[1]
+    for k in range(len(trial.y)):
+        dys = tuple(dy * (j == k) for j, dy in enumerate(trial.dys(4)))
+        comparisons = trial.compare(
+            point, dys, trial.hand(point.arrays, dys)[1], trial.wanted(point.arrays, dys)
+        )
+        for i, (name, c) in enumerate(zip(trial.names, comparisons, strict=True)):
+            if not c.ok and not c.vacuous and i not in trial.raw:
+                trial.record("outputs", Status.FAIL, c, f"with the cotangent of output {k} alone", name)
+    if not trial.failed("outputs"):
+        trial.add("outputs", Status.PASS)
+
+
+def directional(trial: Trial) -> None:
+    """The properties `differences` and `adjoint`: <dy, J v> = <ct, v>, J v by differences and by jvp."""
+    _differences(trial)
+    _adjoint(trial)
+
+
+def _differences(trial: Trial) -> None:
+    point = trial.points[0]
+    agree = {"hand": 0.0, "autodiff": 0.0}
+    tolerance = DIRECTIONAL
+    for v in _directions(trial, 0):
+        values = trial.along(point.arrays, v)
+        jv, uncertain = zip(*map(oracles.extrapolated, values), strict=True)
+        largest = max(
+            (np.abs(a[np.isfinite(e)]).max(initial=0.0) for a, e in zip(jv, uncertain, strict=True)),
+            default=0,
+        )
+        good = [e <= 1e-7 * max(largest, 1e-300) for e in uncertain]
+        if sum(g.sum() for g in good) < 0.5 * sum(g.size for g in good):
+            return trial.add("differences", Status.SKIPPED, "differences of the forward do not converge")
+        dys = tuple(np.where(g, dy, 0.0) for g, dy in zip(good, trial.dys(5), strict=True))
+        jv = tuple(np.where(g, a, 0.0) for g, a in zip(good, jv, strict=True))
+        error = sum(
+            np.sum(np.abs(dy) * np.where(g, e, 0.0)) for dy, g, e in zip(dys, good, uncertain, strict=True)
+        )
+        hand, true = trial.hand(point.arrays, dys)[1], trial.true(point.arrays, dys)[1]
+        scale = norm(dys) * norm(jv) + norm(true) * norm(v) or 1.0
+        tolerance = max(tolerance, 10 * error / scale)
+        for whose, cts in (("hand", hand), ("autodiff", true)):
+            agree[whose] = max(agree[whose], abs(inner(dys, jv) - inner(cts, v)) / scale)
+    _conclude(trial, agree, tolerance)
+    return None
+
+
+def _conclude(trial: Trial, error: dict[str, float], tolerance: float) -> None:
+    trusted = error["autodiff"] <= tolerance
+    right = error["hand"] <= tolerance
+    c = Comparison(error["hand"], tolerance, tolerance, None, False)
+    if trial.expect is not None:
+        trial.record(
+            "differences", Status.SKIPPED, c, "not held to the true gradient: a deviation is declared"
+        )
+    elif right and trusted:
+        trial.record("differences", Status.PASS, c)
+    elif right:
+        detail = "autodiff of the reference is not the derivative of the forward; the backward is"
+        trial.record("differences", Status.INCONCLUSIVE, c, detail)
+    elif trusted:
+        trial.record("differences", Status.FAIL, c, "differences agree with autodiff, not with the backward")
+    else:
+        detail = "neither the backward nor autodiff of the reference is the derivative of the forward"
+        trial.record("differences", Status.FAIL, c, detail)
+
+
+def _adjoint(trial: Trial) -> None:
+    point, worst = trial.points[0], 0.0
+    if trial.expect is not None:
+        return
+    for v in _directions(trial, 1):
+        try:
+            jv = trial.tangent(point.arrays, v)
+        except Exception as e:
+            return trial.add("adjoint", Status.SKIPPED, f"the forward has no forward mode: {said(e, 80)}")
+        dys = trial.dys(6)
+        hand = trial.hand(point.arrays, dys)[1]
+        scale = norm(dys) * norm(jv) + norm(hand) * norm(v) or 1.0
+        worst = max(worst, abs(inner(dys, jv) - inner(hand, v)) / scale)
+    status = Status.PASS if worst <= DIRECTIONAL else Status.FAIL
+    trial.record("adjoint", status, Comparison(worst, DIRECTIONAL, DIRECTIONAL, None, False))
+    return None
+
+
+def _directions(trial: Trial, number: int) -> list[Arrays]:
+    """One in all arguments, and one in each."""
+    v = trial.directions(trial.points[0], number)
+    alone = [tuple(d * (i == k) for i, d in enumerate(v)) for k in range(len(v))] if len(v) > 1 else []
+    return [v, *alone]
+
+
+def inner(p: Arrays, q: Arrays) -> float:
+    return float(sum(np.vdot(a, b) for a, b in zip(p, q, strict=True)))
+
+
+def norm(p: Arrays) -> float:
+    return float(np.sqrt(inner(p, p)))
