@@ -24,6 +24,7 @@ PROG = "python -m jcnn.verify"
 TWO_DEVICES = "--xla_force_host_platform_device_count"
 EXIT_CODES = {"CORRECT": 0, "EXPECTED_DEVIATION": 0, "INCONCLUSIVE": 2, "WRONG": 1}
 NO_RESULT, INTERRUPTED = 3, 130
+WHOLE = 2  # examples of each rule that are checked at the standard level, the others quickly
 CLEAR = "\x1b[2K"
 EPILOG = """\
 examples:
@@ -49,6 +50,7 @@ class Case(NamedTuple):
     rule: Any
     args: tuple
     static: dict[str, Any]
+    level: str = "standard"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--args", metavar="SPEC", help="the arguments, see below; rules of jcnn have examples")
     add("--static", metavar="NAME=VALUE", nargs="+", default=[], help="static configuration")
     add("--reference", metavar="MODULE:NAME", help="a function to be held to, instead of the rule's own")
-    add("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
+    add("--level", choices=LEVELS, help="how much to check (default: standard; of --all the first examples)")
     add("--seed", type=int, default=0, help="of all random values (default: 0)")
     add("--json", metavar="FILE", type=Path, help="write everything as JSON")
     add("--html", metavar="FILE", type=Path, help="write a page with pictures of the errors")
@@ -144,7 +146,7 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     if options.static:
         raise UsageError("--static needs --args: examples come with their own")
     examples = _examples() if isinstance(rule, Rule) else []
-    if cases := [case._replace(rule=rule) for case in examples if case.rule_name == rule.name]:
+    if cases := [c._replace(rule=rule, level="standard") for c in examples if c.rule_name == rule.name]:
         return cases
     raise UsageError(f'{options.target} has no examples; give --args, such as "f32[2,8,8,3], f32[3]"')
 
@@ -155,9 +157,9 @@ def _examples() -> list[Case]:
     from jcnn.verify.examples import EXAMPLES
 
     return [
-        Case(rule_name, name, getattr(jcnn, rule_name), args, static)
+        Case(rule_name, name, getattr(jcnn, rule_name), args, static, "standard" if i < WHOLE else "quick")
         for rule_name, cases in EXAMPLES.items()
-        for name, (args, static) in cases.items()
+        for i, (name, (args, static)) in enumerate(cases.items())
     ]
 
 
@@ -170,7 +172,7 @@ def _parsed(option: str, text: Any) -> Any:
 
 def _check(case: Case, options: argparse.Namespace, before: str = "") -> Report:
     reference = locate(options.reference) if options.reference else None
-    given = {"level": options.level, "seed": options.seed, "reference": reference}
+    given = {"level": options.level or case.level, "seed": options.seed, "reference": reference}
     try:
         return verify_vjp(
             case.rule, *case.args, progress=lambda what: _on_terminal(before + what), **given, **case.static

@@ -89,8 +89,8 @@ def _examine(trial: Trial, level: str, dtypes: tuple[str, ...] | None, x64: bool
         "contract": values.contract,
         "primal": values.primal,
         "determinism": transforms.determinism if level == "standard" else None,
-        "autodiff": values.autodiff,
         "differences": values.directional,
+        "autodiff": values.autodiff,
         "kinks": values.special_points,
         "linearity": values.linearity,
         "outputs": values.outputs,
@@ -99,22 +99,22 @@ def _examine(trial: Trial, level: str, dtypes: tuple[str, ...] | None, x64: bool
         "jit": transforms.transformations,
         "shard_map": sharding.shard_map,
         "switch": law.of_rules,
-        "precision": lambda trial: precision.low_precision(trial, x64, dtypes),
-        "non_finite": precision.non_finite,
+        "precision": lambda trial: precision.low_precision(trial, x64, dtypes) if trial.trusted else None,
+        "non_finite": lambda trial: precision.non_finite(trial) if trial.trusted else None,
         "residuals": precision.residuals,
     }
-    _look(trial, numbers, progress)
+    judged = _look(trial, numbers, progress) and (trial.trusted or not trial.differentiable)
     if level == "standard":
-        if any(f.status == Status.FAIL for f in trial.findings):
+        if judged and not any(f.status == Status.FAIL for f in trial.findings):
+            _look(trial, others, progress)
+        else:
             trial.note(
                 "transformations and low precision were not looked at: first, the numbers have to be right"
             )
-        else:
-            _look(trial, others, progress)
 
 
-def _look(trial: Trial, properties: dict[str, Callable[[Trial], None] | None], progress: Callable) -> None:
-    """What a rule raises later than at its first run is a finding too."""
+def _look(trial: Trial, properties: dict[str, Callable[[Trial], None] | None], progress: Callable) -> bool:
+    """Whether all properties could be looked at; what a rule raises later than at first is a finding too."""
     for name, look in properties.items():
         progress(name)
         try:
@@ -122,9 +122,10 @@ def _look(trial: Trial, properties: dict[str, Callable[[Trial], None] | None], p
                 look(trial)
         except Rejected as e:
             trial.findings.append(e.finding)
-            return
+            return False
         except (Exception, SystemExit) as e:
             trial.add(name, Status.FAIL, f"raised {said(e)}")
+    return True
 
 
 def sampled(args: tuple, seed: int) -> tuple:

@@ -80,7 +80,8 @@ def bound(rule: Any, args: tuple, static: dict) -> tuple[tuple, dict]:
     try:
         bound = signature.bind(*args, **static)
     except TypeError as e:
-        raise TypeError(f"verify_vjp: {_name(rule)}: {e}; its arguments are {signature}") from None
+        form = rule._call_form() if isinstance(rule, Rule) else f"{_name(rule)}{signature}"
+        raise TypeError(f"verify_vjp: {_name(rule)}: {e}; expected {form}") from None
     bound.apply_defaults()
     if isinstance(rule, Rule):
         left = {n: v for n, v in bound.arguments.items() if n not in positional}
@@ -95,7 +96,7 @@ def parts(rule: Any, static: dict, args: tuple) -> Parts:
         reference = functools.partial(rule.reference, **static)
         return Parts(rule.name, rule.array_names, lambda *a: fwd(*a)[0], fwd, rule.bwd, op, reference)
     if isinstance(rule, tuple):
-        f, fwd, bwd = (_with(function, static) for function in rule)
+        (f, fwd), bwd = (_with(function, static) for function in rule[:2]), _with(rule[2], static, 2)
         return Parts(_name(rule), _names(rule[0], len(args)), f, fwd, bwd, None, f)
     f, nondiff = _function(rule), _nondiff(rule)
 
@@ -143,17 +144,20 @@ def _names(f: Callable, count: int) -> tuple[str, ...]:
     return tuple(named[:count]) + tuple(f"argument {i}" for i in range(len(named), count))
 
 
-def _with(function: Callable, static: dict) -> Callable:
-    """`function` of its other arguments, those that it names set; the fwd and bwd need not name any."""
+def _with(function: Callable, static: dict, others_at_least: int = 0) -> Callable:
+    """`function` of its other arguments, those that `static` names set; a bwd keeps two in any case."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return functools.partial(function, **static) if static else function
     free = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
     known = {name: value for name, value in static.items() if free or name in parameters}
+    positional = [n for n, p in parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD]
+    if len(positional) <= others_at_least:
+        known = {name: value for name, value in known.items() if name not in positional}
     if not known:
         return function
-    others = [n for n, p in parameters.items() if n not in known and p.kind == p.POSITIONAL_OR_KEYWORD]
+    others = [name for name in positional if name not in known]
 
     def called(*args):
         if any(p.kind == p.VAR_POSITIONAL for p in parameters.values()):

@@ -84,6 +84,8 @@ def ignored_output(e: Evidence) -> Cause:
 
 
 def zero(e: Evidence) -> Cause:
+    if e.everywhere(lambda s: not s.r.any()):
+        return "not zero, although the reference has no gradient here"
     if e.everywhere(lambda s: not s.h.any()):
         return "identically zero (None, zeros or stop_gradient) where there is a gradient"
     return None
@@ -118,10 +120,9 @@ def _scatter(s: Sample) -> bool:
 
 
 def constant_factor(e: Evidence) -> Cause:
-    factors = [float(np.vdot(s.h, s.r) / np.vdot(s.r, s.r)) for s in e.samples]
-    if not e.everywhere(lambda s: same(s.h, factors[0] * s.r)):
-        return None
-    return factor_said(e, factors[0])
+    s = e.samples[0]
+    factor = float(np.vdot(s.h, s.r)) / (float(np.vdot(s.r, s.r)) or 1.0)
+    return factor_said(e, factor) if e.everywhere(lambda s: same(s.h, factor * s.r)) else None
 
 
 def factor_said(e: Evidence, c: float) -> str:
@@ -144,6 +145,7 @@ def _known_factors(e: Evidence) -> Iterator[tuple[float, str]]:
         if n > 2:
             yield float(n), f"missing 1/{n} ({what}): a sum where a mean belongs"
             yield 1 / n, f"a superfluous 1/{n} ({what}): a mean where a sum belongs"
+        if n > 3:
             yield n / (n - 1), f"n/(n-1) with n = {n} ({what}): n - 1 in place of n"
             yield (n - 1) / n, f"(n-1)/n with n = {n} ({what}): n in place of n - 1"
     for n, what in e.sizes.items():

@@ -59,7 +59,7 @@ def compare(
     measured = _per_channel(np.broadcast_to(np.where(finite & np.isfinite(noise), noise, 0.0), r.shape))
     rounding = 4 * EPS * (np.sqrt(length) * overall + natural)
     allowed = rtol * scale + 16 * measured + rounding
-    resolution = float(allowed.max(initial=0.0) / max(overall, TINY))
+    resolution = float(allowed.max(initial=0.0)) / (overall or 1.0)
     vacuous = bool(overall <= 1e3 * (measured.max(initial=0.0) + EPS * natural))
     if not r.size:
         return Comparison(0.0, resolution, resolution, None, True)

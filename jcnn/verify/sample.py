@@ -158,8 +158,7 @@ def _is_simplex(a: np.ndarray) -> bool:
 
 
 def _is_float(a: Any) -> bool:
-    dtype = getattr(a, "dtype", None)
-    return isinstance(a, float) or (dtype is not None and jnp.issubdtype(dtype, jnp.floating))
+    return jnp.issubdtype(a.dtype, jnp.floating)
 
 
 def _array(a: Any) -> Any:

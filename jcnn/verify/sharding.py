@@ -85,7 +85,7 @@ def _way(trial: Trial, batch: Batch, inside: bool, check_vma: bool) -> bool:
         return check()
     except Exception as e:
         if check_vma and not trial.subject.is_rule:
-            trial.note(f"shard_map, {way}, replicated arguments: {said(e, 100)}")
+            trial.note(f"shard_map(check_vma=True) with replicated arguments raises: {said(e, 60)}")
             return True
     attempt(trial, "shard_map", check, lambda: _forward_alone(trial, batch))
     return False

@@ -138,7 +138,7 @@ class Subject:
 
 
 def subject(rule: Any, args: tuple, static: dict, reference: Callable | None) -> tuple[Subject, tuple]:
-    """The rule in this module's form, and its array leaves (those not sampled yet as they came).
+    """The rule in this module's form, and its array leaves as they came; Python's floats in float32.
 
     Raises:
         TypeError: `rule` is none of the three forms, or its arguments do not fit its signature.
@@ -152,7 +152,8 @@ def subject(rule: Any, args: tuple, static: dict, reference: Callable | None) ->
     )
     items = tuple((name, Held(value)) for name, value in static.items())
     made = Subject(rule, reference, items, treedef, held)
-    return made, tuple(leaf for leaf, h in zip(leaves, held, strict=True) if h is ARRAY)
+    arrays = (leaf for leaf, h in zip(leaves, held, strict=True) if h is ARRAY)
+    return made, tuple(np.float32(a) if isinstance(a, float) else a for a in arrays)
 
 
 def _is_leaf(x: Any) -> bool:

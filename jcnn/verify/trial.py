@@ -42,6 +42,8 @@ class Trial:
         names: of the floating-point leaves, in the order of all cotangents here.
         findings: what came out, in order.
         raw: cotangents that break the contract, by the number of their leaf; zeros stand in for them.
+        differentiable: whether JAX can differentiate the reference at all; if not, differences judge alone.
+        trusted: whether autodiff of the reference is the derivative of the forward.
         traceable: whether fwd and bwd can be jitted; if not, they run eagerly.
     """
 
@@ -50,10 +52,11 @@ class Trial:
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.raw: dict[int, Any] = {}
+        self.differentiable = self.trusted = True
         self.traceable = self.forward_traceable = True
         given = sample.filled(leaves, seed)
-        self.dtypes = tuple(a.dtype for a in map(_typed, given))
-        is_floating = [is_float(a) for a in map(_typed, given)]
+        self.dtypes = tuple(a.dtype for a in given)
+        is_floating = [is_float(a) for a in given]
         if expect is not None:
             expect.check_names(tuple(subject.leaf_names))
         self.names = tuple(n for n, f in zip(subject.leaf_names, is_floating, strict=True) if f)
@@ -82,7 +85,7 @@ class Trial:
         if self.forward_traceable:
             try:
                 return _numpy(oracles.forward_program(self.subject, arrays))
-            except Exception:
+            except (Exception, SystemExit):
                 self.forward_traceable = False
         try:
             return _numpy(oracles.outputs(self.subject, _jax(arrays)))
@@ -236,10 +239,6 @@ def float64():
 
 def _as_is(a: np.ndarray) -> np.ndarray:
     return a
-
-
-def _typed(a: Any) -> Any:
-    return a if hasattr(a, "dtype") else jnp.asarray(a)
 
 
 def _jax(arrays: tuple) -> tuple:
