@@ -232,8 +232,9 @@ class Trial:
 
 @contextlib.contextmanager
 def float64():
-    """float64 for everything inside; the caller's settings are back afterwards."""
-    with jax.enable_x64(True), jax.debug_nans(False), jax.debug_infs(False):
+    """float64 for everything inside, no complaints about NaN; the caller's settings are back afterwards."""
+    quiet = jax.debug_nans(False), jax.debug_infs(False)
+    with jax.enable_x64(True), quiet[0], quiet[1], np.errstate(all="ignore"):
         yield
 
 
