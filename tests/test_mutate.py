@@ -229,7 +229,9 @@ def test_mutants_of_a_rule_are_rules_with_names_of_their_own(args):
     assert len({m.name for m in found} | {"batch_norm"}) == len(found) + 1
     assert len(set(found)) == len(found)
     assert all(m.__signature__ == jcnn.batch_norm.__signature__ for m in found)
-    assert bool(args) == any("#" in m.name for m in found)
+    assert any("#" in m.name for m in found)
+    triple = (jcnn.batch_norm, jcnn.batch_norm.fwd, jcnn.batch_norm.bwd)
+    assert bool(args) == any("#" in m.name for m in mutate(triple, *args))
 
 
 def test_mutant_of_a_rule_takes_its_place():

@@ -112,8 +112,13 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     _check_outputs(options)
     cases = _cases(options)
-    reports = _one(cases[0], options) if len(cases) == 1 else _many(cases, options)
-    _write(cases, reports, options)
+    if len(cases) > 1:
+        reports = _many(cases, options)
+        _write(cases, reports, options)
+    else:
+        reports = [_check(cases[0], options)]
+        _write(cases, reports, options)
+        _show(reports[0])
     return EXIT_CODES[max((report.verdict for report in reports), key=VERDICTS.index)]
 
 
@@ -187,12 +192,6 @@ def _on_terminal(text: str) -> None:
     """Shows what is being done in the last line of the terminal, if stderr is one."""
     if sys.stderr.isatty():
         print(f"{CLEAR}{text}", end="\r", file=sys.stderr, flush=True)
-
-
-def _one(case: Case, options: argparse.Namespace) -> list[Report]:
-    report = _check(case, options)
-    _show(report)
-    return [report]
 
 
 def _many(cases: list[Case], options: argparse.Namespace) -> list[Report]:

@@ -27,6 +27,7 @@ HYPOTHESES = (
     structure.factors,
     structure.paths,
     places.places,
+    structure.missing_term,
     structure.axis_factor,
     structure.repairs,
     places.offset,
@@ -40,10 +41,11 @@ def causes(trial: Trial, terms: Callable | None) -> list[str]:
     """One-line diagnoses, empty when nothing is wrong."""
     found = [f for f in trial.findings if f.status in (Status.FAIL, Status.INCONCLUSIVE)]
     wrong = [f for f in found if f.property == "autodiff" and f.status == Status.FAIL]
+    explained = wrong or trial.failed("contract")
     lines = named.coefficients(trial, terms) if terms and wrong else []
     lines += _derivations(trial, wrong)
     for f in found:
-        if f in wrong or (wrong and (f.property in IMPLIED or (f.property == "jit" and f.argument))):
+        if f in wrong or (explained and (f.property in IMPLIED or (f.property == "jit" and f.argument))):
             continue
         lines.append(_said(trial, f))
     return list(dict.fromkeys(lines))

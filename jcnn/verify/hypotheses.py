@@ -38,7 +38,9 @@ FUNCTIONS = {
     "exp({0})": np.exp,
     "log({0})": lambda u: np.log(np.abs(u)),
     "sigmoid({0})": lambda u: 1 / (1 + np.exp(-u)),
+    "sigmoid'({0})": lambda u: 1 / (2 + np.exp(u) + np.exp(-u)),
     "tanh({0})": np.tanh,
+    "tanh'({0})": lambda u: 1 - np.tanh(u) ** 2,
     "({0} > 0)": lambda u: (u > 0) * 1.0,
 }
 PREDICATES = {

@@ -95,6 +95,24 @@ def factors(e: Evidence) -> Cause:
     return None
 
 
+def missing_term(e: Evidence) -> Cause:
+    """Of an elementwise backward: r - h is dy times a product of two functions of what is around."""
+    s = e.samples[0]
+    if len(s.dys) > 1 or s.dys[0].shape != s.r.shape:
+        return None
+    parts = [("1", lambda s: np.ones_like(s.r))] + [
+        (form.format(name), lambda s, n=name, f=f: f(s.around[n]))
+        for name, (form, f) in itertools.product(e.alike(), FUNCTIONS.items())
+        if name != "dy" and not form.startswith("-")
+    ]
+    for (left, f), (right, g) in itertools.combinations_with_replacement(parts, 2):
+        for sign, what in ((1, "is missing"), (-1, "does not belong there, or comes twice")):
+            if e.everywhere(lambda s, f=f, g=g, sign=sign: same(sign * s.dys[0] * f(s) * g(s), s.r - s.h)):
+                term = " * ".join(["dy", *(p for p in (left, right) if p != "1")])
+                return f"a term of a sum or product rule: {term} {what}"
+    return None
+
+
 def axis_factor(e: Evidence) -> Cause:
     """h / r depends on some axes only."""
     ndim = e.samples[0].r.ndim
