@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jcnn.verify import diagnose, law, named, precision, sample, script, sharding, transforms, values
+from jcnn.verify import diagnose, law, named, oracles, precision, sample, script, sharding, transforms, values
 from jcnn.verify.expect import Expect
 from jcnn.verify.report import ErrorMap, Report, Status
 from jcnn.verify.subject import subject
@@ -61,6 +61,7 @@ def verify_vjp(
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     rule, terms = named.separated(rule, terms)
     made, leaves = subject(rule, sampled(args, seed), static, reference)
+    oracles.remember(made)
     report = Report(made.name, [], level, seed, versions=_versions())
     with float64():
         try:

@@ -24,13 +24,31 @@ from jcnn.verify.judge import EPS
 from jcnn.verify.subject import Subject, is_float
 
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+REMEMBERED = 8  # subjects whose compiled programs are kept
 STEPS = 0.5 ** np.arange(1, 17)
 WINDOW = 5
 
+_programs: list = []
+_subjects: set[Subject] = set()
 
-def program(f: Callable) -> Callable:
-    """`f(subject, ...)` jitted for being compiled fast; equal subjects share the compilation."""
-    return jax.jit(f, static_argnums=0, compiler_options=QUICK_TO_COMPILE)
+
+def program(f: Callable, static: int = 1) -> Callable:
+    """`f(subject, ...)` jitted for being compiled fast; equal subjects share the compilation.
+
+    Its first `static` arguments are static.
+    """
+    made = jax.jit(f, static_argnums=tuple(range(static)), compiler_options=QUICK_TO_COMPILE)
+    _programs.append(made)
+    return made
+
+
+def remember(subject: Subject) -> None:
+    """Keeps the compiled programs of the last few subjects; of more than that, frees them all."""
+    _subjects.add(subject)
+    if len(_subjects) > REMEMBERED:
+        _subjects.clear()
+        for made in _programs:
+            made.clear_cache()
 
 
 def floats(arrays: tuple) -> tuple:
@@ -79,6 +97,10 @@ def by_autodiff(subject: Subject, arrays: tuple, dys: tuple) -> tuple[tuple, tup
     return float_leaves(y), vjp(cotangent(y, dys))
 
 
+def by_both(subject: Subject, arrays: tuple, dys: tuple) -> tuple[tuple, tuple]:
+    return by_hand(subject, arrays, dys), by_autodiff(subject, arrays, dys)
+
+
 def outputs(subject: Subject, arrays: tuple) -> tuple:
     return float_leaves(subject.f(arrays))
 
@@ -99,8 +121,8 @@ def along(subject: Subject, arrays: tuple, v: tuple) -> tuple:
     return lax.map(at, jnp.concatenate([STEPS, -STEPS]))
 
 
-forward_program, hand_program, autodiff_program, tangent_program, line_program = map(
-    program, (outputs, by_hand, by_autodiff, by_forward_mode, along)
+forward_program, hand_program, autodiff_program, both_program, tangent_program, line_program = map(
+    program, (outputs, by_hand, by_autodiff, by_both, by_forward_mode, along)
 )
 
 

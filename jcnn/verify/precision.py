@@ -47,8 +47,7 @@ def _in_dtype(trial: Trial, dtype: np.dtype, x64: bool) -> Finding:
     for point, number in itertools.product(trial.generic, range(2)):
         low, dys = _rounded(point.arrays, dtype), _rounded(trial.dys(30 + number), dtype)
         with jax.enable_x64(x64):
-            y, hand = oracles.hand_program(trial.subject, low, dys)
-            expected, auto = oracles.autodiff_program(trial.subject, low, dys)
+            (y, hand), (expected, auto) = oracles.both_program(trial.subject, low, dys)
         true = trial.wanted(_widened(low), _widened(dys))
         auto = auto if trial.expect is None else true
         if detail := _dtypes_differ("fwd's outputs", y, expected):

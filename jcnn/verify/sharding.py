@@ -30,7 +30,7 @@ def _own(values: tuple, mapped: tuple[bool, ...]) -> tuple:
     return tuple(v[0] if m else v for v, m in zip(values, mapped, strict=True))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), compiler_options=oracles.QUICK_TO_COMPILE)
+@functools.partial(oracles.program, static=4)
 def _sharded(subject: Subject, mapped, inside: bool, check_vma: bool, arrays, values, dys) -> tuple:
     sharded, replicated = PartitionSpec(AXIS), PartitionSpec()
     specs = tuple(sharded if m else replicated for m in mapped)
