@@ -196,6 +196,8 @@ class Trial:
         outputs = self.forward(point.arrays)
         largest = max((np.nanmax(np.abs(y), initial=0.0) for y in outputs), default=0.0)
         natural = min(1.0, largest) * max((np.abs(dy).max(initial=0.0) for dy in dys), default=0.0)
+        if point.kind in sample.EDGES:  # intermediate results are as large as the arguments
+            natural *= max(1.0, *(np.abs(a).max(initial=0.0) for a in oracles.floats(point.arrays)))
         return [compare(h, w, n, self.length, natural) for h, w, n in zip(hand, wanted, noise, strict=True)]
 
     def described(self) -> list[str]:
