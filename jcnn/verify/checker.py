@@ -8,7 +8,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jcnn.verify import diagnose, law, named, oracles, precision, sample, script, sharding, transforms, values
+from jcnn.verify import (
+    diagnose,
+    forms,
+    law,
+    named,
+    oracles,
+    precision,
+    sample,
+    script,
+    sharding,
+    transforms,
+    values,
+)
 from jcnn.verify.expect import Expect
 from jcnn.verify.report import ErrorMap, Report, Status
 from jcnn.verify.subject import subject
@@ -57,10 +69,13 @@ def verify_vjp(
     """
     if level not in LEVELS:
         raise ValueError(f"verify_vjp: level: got {level!r}, expected one of {', '.join(LEVELS)}")
+    if unknown := set(dtypes or ()) - {"float64", *precision.DTYPES}:
+        expected = ", ".join(precision.DTYPES)
+        raise ValueError(f"verify_vjp: dtypes: got {', '.join(map(repr, unknown))}, expected of {expected}")
     started = time.perf_counter()
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     rule, terms = named.separated(rule, terms)
-    made, leaves = subject(rule, sampled(args, seed), static, reference)
+    made, leaves = subject(rule, sampled(rule, args, seed), static, reference)
     oracles.remember(made)
     report = Report(made.name, [], level, seed, versions=_versions())
     with float64():
@@ -129,16 +144,19 @@ def _look(trial: Trial, properties: dict[str, Callable[[Trial], None] | None], p
     return True
 
 
-def sampled(args: tuple, seed: int) -> tuple:
-    """`args` with every sampler called."""
-    if len(args) == 1 and sample.is_sampler(args[0]):
+def sampled(rule: Any, args: tuple, seed: int) -> tuple:
+    """`args` with every sampler called; functions that are static arguments are none."""
+    samplers = [sample.is_sampler(a) and i not in forms.nondiff(rule) for i, a in enumerate(args)]
+    if samplers == [True]:
         drawn = sample.call_sampler(args[0], seed)
         return drawn if isinstance(drawn, tuple) else (drawn,)
-    return tuple(sample.call_sampler(a, seed + i) if sample.is_sampler(a) else a for i, a in enumerate(args))
+    pairs = enumerate(zip(args, samplers, strict=True))
+    return tuple(sample.call_sampler(a, seed + i) if called else a for i, (a, called) in pairs)
 
 
 def _maps(trial: Trial) -> dict[str, ErrorMap]:
-    wrong = [f for f in trial.findings if f.property == "autodiff" and f.status == Status.FAIL]
+    failed = [f for f in trial.findings if f.property == "autodiff" and f.status == Status.FAIL]
+    wrong = [f for f in failed if f.argument in trial.names]
     if not wrong:
         return {}
     arrays, dys = trial.points[0].arrays, trial.dys(0)

@@ -103,7 +103,7 @@ def _shape_hint(trial: Trial, f: Finding) -> str:
     if f.argument not in trial.names:
         return ""
     i = trial.names.index(f.argument)
-    if i not in trial.raw or trial.raw[i] is None:
+    if not hasattr(trial.raw.get(i), "dtype"):
         return ""
     got = np.asarray(trial.raw[i], np.float64)
     wanted = trial.wanted(trial.points[0].arrays, trial.dys(0))[i]

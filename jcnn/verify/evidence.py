@@ -11,19 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jcnn.verify import oracles
+from jcnn.verify.judge import Array, per_channel
 from jcnn.verify.oracles import floats, merged
 from jcnn.verify.sample import Point
 from jcnn.verify.trial import Arrays, Trial
 
+ROUNDING = 1e-13
 FIT = 1e-7  # relative; a hypothesis explains a cotangent to this, at every point
 
 
-def same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal to `FIT` of the largest entry of `b`."""
+def same(a: Array, b: Array) -> bool:
+    """Equal to `FIT` of the largest entry of `b` in each channel."""
     if a.shape != b.shape:
         return False
+    size = np.abs(b)
     with np.errstate(invalid="ignore"):
-        return bool(np.abs(a - b).max(initial=0.0) <= FIT * np.abs(b).max(initial=0.0))
+        return bool(np.all(np.abs(a - b) <= FIT * per_channel(size) + ROUNDING * size.max(initial=0.0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Sample:
 
     point: Point
     dys: Arrays
-    h: np.ndarray
-    r: np.ndarray
-    around: dict[str, np.ndarray]  # arguments, outputs, residuals and dy, by what to call them
+    h: Array
+    r: Array
+    around: dict[str, Array]  # arguments, outputs, residuals and dy, by what to call them
 
 
 class Evidence:
@@ -62,24 +65,24 @@ class Evidence:
     def _label(self, name: str, k: int) -> str:
         return f"{name}[{k}]" if len(self.trial.y) > 1 else name
 
-    def hand(self, arrays: tuple, dys: Arrays) -> np.ndarray:
+    def hand(self, arrays: tuple, dys: Arrays) -> Array:
         return self.trial.hand(arrays, dys)[1][self.i]
 
-    def wanted(self, arrays: tuple, dys: Arrays) -> np.ndarray:
+    def wanted(self, arrays: tuple, dys: Arrays) -> Array:
         return self.trial.wanted(arrays, dys)[self.i]
 
-    def residuals(self, arrays: tuple) -> dict[str, np.ndarray]:
+    def residuals(self, arrays: tuple) -> dict[str, Array]:
         """The floating-point leaves of what fwd keeps, by their paths."""
         return {
             f"residual{path}": np.asarray(a, np.float64)
             for path, a in _leaves(self._res(arrays)).items()
-            if jnp.issubdtype(jnp.result_type(a), jnp.floating)
+            if hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating)
         }
 
     def _res(self, arrays: tuple) -> Any:
         return self.trial.subject.fwd(jax.tree.map(jnp.asarray, arrays))[1]
 
-    def with_residual(self, sample: Sample, path: str, change: Callable) -> np.ndarray | None:
+    def with_residual(self, sample: Sample, path: str, change: Callable) -> Array | None:
         """bwd's cotangent if residual `path` were `change`d; None where that raises."""
         arrays = sample.point.arrays
         res = self._res(arrays)
@@ -157,5 +160,5 @@ def _leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(p): a for p, a in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _known(a: np.ndarray, around: dict[str, np.ndarray]) -> bool:
+def _known(a: Array, around: dict[str, Array]) -> bool:
     return any(same(a, b) for b in around.values())

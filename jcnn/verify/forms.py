@@ -71,23 +71,27 @@ def checked(rule: Any) -> Any:
 
 
 def bound(rule: Any, args: tuple, static: dict) -> tuple[tuple, dict]:
-    """All array arguments in their places, defaults included, and what remains static."""
-    if isinstance(rule, Rule):
-        positional, signature = rule.array_names, inspect.signature(rule)
-    else:
-        signature = inspect.signature(_function(rule))
-        positional = tuple(signature.parameters)
+    """All array arguments in their places, for a Rule and a custom_vjp with defaults; and the static ones.
+
+    Raises:
+        TypeError: the arguments do not fit the signature.
+    """
     try:
-        bound = signature.bind(*args, **static)
+        signature = inspect.signature(_function(rule))
+    except ValueError:  # a builtin
+        return args, static
+    try:
+        call = signature.bind(*args, **static)
     except TypeError as e:
         form = rule._call_form() if isinstance(rule, Rule) else f"{_name(rule)}{signature}"
         raise TypeError(f"verify_vjp: {_name(rule)}: {e}; expected {form}") from None
-    bound.apply_defaults()
+    if isinstance(rule, tuple):
+        return args, static
+    call.apply_defaults()
     if isinstance(rule, Rule):
-        left = {n: v for n, v in bound.arguments.items() if n not in positional}
-        return tuple(bound.arguments[n] for n in positional), left
-    nondiff = _nondiff(rule)
-    return tuple(Held(a) if i in nondiff else a for i, a in enumerate(bound.args)), {}
+        left = {n: v for n, v in call.arguments.items() if n not in rule.array_names}
+        return tuple(call.arguments[n] for n in rule.array_names), left
+    return tuple(Held(a) if i in nondiff(rule) else a for i, a in enumerate(call.args)), {}
 
 
 def parts(rule: Any, static: dict, args: tuple) -> Parts:
@@ -98,20 +102,20 @@ def parts(rule: Any, static: dict, args: tuple) -> Parts:
     if isinstance(rule, tuple):
         (f, fwd), bwd = (_with(function, static) for function in rule[:2]), _with(rule[2], static, 2)
         return Parts(_name(rule), _names(rule[0], len(args)), f, fwd, bwd, None, f)
-    f, nondiff = _function(rule), _nondiff(rule)
+    f, fixed = _function(rule), nondiff(rule)
 
     def fwd(*args):
         if getattr(rule, "symbolic_zeros", False) or getattr(rule, "symz", False):
             primals = [jax.tree.map(lambda x: CustomVJPPrimal(x, True), a) for a in args]
-            args = tuple(a if i in nondiff else p for i, (a, p) in enumerate(zip(args, primals, strict=True)))
+            args = tuple(a if i in fixed else p for i, (a, p) in enumerate(zip(args, primals, strict=True)))
         return rule.fwd(*args)
 
     def bwd(res, dy):
-        cts = rule.bwd(*(args[i].value for i in nondiff), res, dy)
+        cts = rule.bwd(*(args[i].value for i in fixed), res, dy)
         if not isinstance(cts, tuple | list):
             return cts
         cts = list(cts)
-        for i in nondiff:
+        for i in fixed:
             cts.insert(i, None)
         return cts
 
@@ -119,10 +123,12 @@ def parts(rule: Any, static: dict, args: tuple) -> Parts:
 
 
 def _function(rule: Any) -> Callable:
+    if isinstance(rule, Rule | tuple):
+        return rule if isinstance(rule, Rule) else rule[0]
     return rule.fun if hasattr(rule, "fun") else rule.f
 
 
-def _nondiff(rule: Any) -> tuple[int, ...]:
+def nondiff(rule: Any) -> tuple[int, ...]:
     return tuple(
         sorted(getattr(rule, "nondiff_argnums", None) or getattr(rule, "static_argnums", None) or ())
     )

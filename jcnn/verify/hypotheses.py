@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jcnn.verify.evidence import Evidence, Sample, axes_said, same, subsets
+from jcnn.verify.judge import Array
 
 Cause = str | None
 SMALL = 4096  # entries of what is searched through whole
@@ -77,7 +78,7 @@ def ignored_output(e: Evidence) -> Cause:
     """Of several outputs, one whose cotangent changes nothing although it should."""
     for k in range(len(e.samples[0].dys)) if len(e.samples[0].dys) > 1 else ():
 
-        def alone(s: Sample, f, k=k) -> np.ndarray:
+        def alone(s: Sample, f, k=k) -> Array:
             return f(s.point.arrays, tuple(dy * (j == k) for j, dy in enumerate(s.dys)))
 
         if e.everywhere(lambda s, a=alone: bool(not a(s, e.hand).any() and a(s, e.wanted).any())):
@@ -210,7 +211,7 @@ def rearrangements(shape: tuple[int, ...]):
         )
 
 
-def _shift(a: np.ndarray, by: int, axis: int) -> np.ndarray:
+def _shift(a: Array, by: int, axis: int) -> Array:
     """Rolled, zeros coming in."""
     rolled = np.roll(a, by, axis)
     index = [slice(None)] * a.ndim
@@ -219,7 +220,7 @@ def _shift(a: np.ndarray, by: int, axis: int) -> np.ndarray:
     return rolled
 
 
-def _shift_all(a: np.ndarray, by: tuple[int, ...], axes: list[int]) -> np.ndarray:
+def _shift_all(a: Array, by: tuple[int, ...], axes: list[int]) -> Array:
     for k, step in zip(axes, by, strict=True):
         a = _shift(a, step, k) if step else a
     return a

@@ -15,6 +15,7 @@ from jcnn.verify.report import Worst
 
 RTOL = 1e-9
 EPS = float(np.finfo(np.float64).eps)
+Array = np.ndarray | np.generic  # NumPy's arithmetic turns arrays without axes into scalars
 TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -38,9 +39,9 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    hand: np.ndarray,
-    reference: np.ndarray,
-    noise: np.ndarray | float = 0.0,
+    hand: Array,
+    reference: Array,
+    noise: Array | float = 0.0,
     length: int = 1,
     natural: float = 0.0,
     rtol: float = RTOL,
@@ -55,8 +56,8 @@ def compare(
     finite = np.isfinite(reference)
     r, h = np.where(finite, reference, 0.0), np.where(finite, hand, 0.0)
     overall = float(np.abs(r).max(initial=0.0))
-    scale = _per_channel(np.abs(r))
-    measured = _per_channel(np.broadcast_to(np.where(finite & np.isfinite(noise), noise, 0.0), r.shape))
+    scale = per_channel(np.abs(r))
+    measured = per_channel(np.broadcast_to(np.where(finite & np.isfinite(noise), noise, 0.0), r.shape))
     rounding = 4 * EPS * (np.sqrt(length) * overall + natural)
     allowed = rtol * scale + 16 * measured + rounding
     resolution = float(allowed.max(initial=0.0)) / (overall or 1.0)
@@ -71,7 +72,7 @@ def compare(
     return Comparison(float(off[at]) / unit, float(allowed[at]) / unit, resolution, worst, vacuous)
 
 
-def _per_channel(a: np.ndarray) -> np.ndarray:
+def per_channel(a: Array) -> Array:
     """The maximum over all axes but the last, or of a vector over all, in the shape of `a`."""
     axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
     return np.broadcast_to(a.max(axis=axes, keepdims=True, initial=0.0), a.shape)

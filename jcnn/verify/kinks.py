@@ -10,6 +10,7 @@ at points nearby.  There a backward may also give
 
 import numpy as np
 
+from jcnn.verify.judge import Array, Comparison
 from jcnn.verify.report import Finding, Status
 from jcnn.verify.sample import Point
 from jcnn.verify.subject import is_float
@@ -29,10 +30,7 @@ def look(trial: Trial, point: Point, name: str) -> list[Finding]:
             tiny = c.vacuous and c.worst is not None and abs(c.worst.hand) <= NEAR
             if c.ok or tiny or i in trial.raw:
                 continue
-            if trial.expect is None and is_convention(trial, point, dys, i, hand[i], wanted[i]):
-                trial.note(
-                    f"at kinks of {trial.names[i]!r} autodiff splits the difference and the backward decides"
-                )
+            if decides(trial, point, dys, i, c, hand[i], wanted[i]):
                 continue
             fields = (c.error, c.tolerance, c.resolution, c.worst)
             failures.append(
@@ -43,9 +41,30 @@ def look(trial: Trial, point: Point, name: str) -> list[Finding]:
     return failures
 
 
-def is_convention(
-    trial: Trial, point: Point, dys: Arrays, i: int, hand: np.ndarray, wanted: np.ndarray
+def deviates(trial: Trial, point: Point) -> bool:
+    """Whether what is declared differs from the gradient at this point."""
+    if trial.expect is None:
+        return False
+    dys = trial.dys(10)
+    pairs = zip(trial.wanted(point.arrays, dys), trial.true(point.arrays, dys)[1], strict=True)
+    return any(differ(w, t) for w, t in pairs)
+
+
+def differ(a: Array, b: Array) -> bool:
+    return not np.allclose(a, b, rtol=1e-6, atol=0, equal_nan=True)
+
+
+def decides(
+    trial: Trial, point: Point, dys: Arrays, i: int, c: Comparison, hand: Array, wanted: Array
 ) -> bool:
+    """Whether two cotangents, compared in `c`, differ only where the backward may decide; noted if so."""
+    if c.ok or trial.expect is not None or not is_convention(trial, point, dys, i, hand, wanted):
+        return False
+    trial.note(f"at kinks of {trial.names[i]!r} autodiff splits the difference and the backward decides")
+    return True
+
+
+def is_convention(trial: Trial, point: Point, dys: Arrays, i: int, hand: Array, wanted: Array) -> bool:
     """Whether `hand` is a decision that autodiff left open."""
     at = [k for k, a in enumerate(point.arrays) if is_float(a)][i]
     a = point.arrays[at]

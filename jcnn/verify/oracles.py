@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax.dtypes import float0
 
-from jcnn.verify.judge import EPS
+from jcnn.verify.judge import EPS, Array
 from jcnn.verify.subject import Subject, is_float
 
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -126,7 +126,7 @@ forward_program, hand_program, autodiff_program, both_program, tangent_program, 
 )
 
 
-def extrapolated(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def extrapolated(values: Array) -> tuple[Array, Array]:
     """The derivative at t = 0 of values [2 STEPS, ...], and an estimate of its error."""
     ahead, back = np.split(np.asarray(values, np.float64), 2)
     steps = STEPS.reshape(-1, *[1] * (ahead.ndim - 1))
@@ -161,7 +161,7 @@ def special_values(subject: Subject, arrays: tuple) -> tuple[float, ...]:
         cts = subject.bwd(res, cotangent(y, float_leaves(y)))
         return [ct for ct, a in zip(cts, arrays, strict=True) if is_float(a)]
 
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         visit(jax.make_jaxpr(both)(arrays).jaxpr)
     return tuple(sorted((v for v in found if abs(v) <= 100), key=abs)[:8])
 

@@ -4,12 +4,14 @@ import itertools
 
 import numpy as np
 
-from jcnn.verify.evidence import Evidence, Sample, same
+from jcnn.verify.evidence import ROUNDING, Evidence, Sample, same
 from jcnn.verify.hypotheses import PREDICATES, SMALL, Cause, factor_said
+from jcnn.verify.judge import Array, per_channel
 
 
-def _wrong(s: Sample) -> np.ndarray:
-    return np.abs(s.h - s.r) > 1e-9 * np.abs(s.r).max()
+def _wrong(s: Sample) -> Array:
+    size = np.abs(s.r)
+    return np.abs(s.h - s.r) > 1e-9 * per_channel(size) + ROUNDING * size.max()
 
 
 def places(e: Evidence) -> Cause:
@@ -27,7 +29,7 @@ def places(e: Evidence) -> Cause:
     return f"wrong only {where}{_there(e)}" if where else None
 
 
-def located(mask: np.ndarray) -> str:
+def located(mask: Array) -> str:
     """Where along the axes a mask is set, if it is not all over the place."""
     for axis, n in enumerate(mask.shape):
         hit = np.flatnonzero(mask.any(tuple(k for k in range(mask.ndim) if k != axis)))
@@ -39,14 +41,14 @@ def located(mask: np.ndarray) -> str:
     return "at the borders" if mask.any() and not mask[inner].any() else ""
 
 
-def _only(wrong: np.ndarray, there: np.ndarray) -> bool:
+def _only(wrong: Array, there: Array) -> bool:
     """Wrong nowhere else, and in most of those entries."""
     return bool(
         wrong.any() and not (wrong & ~there).any() and 0.7 * there.sum() < wrong.sum() and not there.all()
     )
 
 
-def _beyond(wrong: np.ndarray, u: np.ndarray) -> float:
+def _beyond(wrong: Array, u: Array) -> float:
     """The least u among the wrong entries if all others have less, else infinity."""
     if not wrong.any() or wrong.all():
         return np.inf
@@ -54,7 +56,7 @@ def _beyond(wrong: np.ndarray, u: np.ndarray) -> float:
     return least if least > u[~wrong].max() else np.inf
 
 
-def _few(hit: np.ndarray) -> str:
+def _few(hit: Array) -> str:
     return ", ".join(map(str, hit[:6])) + (" ..." if len(hit) > 6 else "")
 
 
@@ -126,7 +128,7 @@ def couplings(e: Evidence) -> Cause:
     return None
 
 
-def _diagonal(jacobian: np.ndarray) -> bool:
+def _diagonal(jacobian: Array) -> bool:
     rows, columns = jacobian.shape
     return rows == columns and not np.any(jacobian - np.diag(np.diag(jacobian)))
 

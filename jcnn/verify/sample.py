@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jcnn.verify.judge import Array
+
 GENERIC = ("given", "nearby", "nearby again")
 KINKS = ("zeros", "integers")
 EDGES = ("constant", "tiny", "wide", "huge")
@@ -60,7 +62,7 @@ def filled(leaves: tuple, seed: int) -> tuple:
             return rng.random(leaf.shape) < 0.7
         if not _is_float(leaf):
             return rng.integers(0, classes, leaf.shape).astype(leaf.dtype)
-        return rng.standard_normal(leaf.shape).astype(leaf.dtype)
+        return np.asarray(rng.standard_normal(leaf.shape)).astype(leaf.dtype)
 
     return tuple(map(fill, leaves))
 
@@ -99,7 +101,7 @@ def points(leaves: tuple, given: tuple, seed: int, specials: tuple[float, ...], 
     second, third = nearby("nearby", 1), nearby("nearby again", 2)
 
     def derived(kind, change):
-        return Point(kind, tuple(change(a) if _is_unconstrained(a) else a for a in second.arrays))
+        return Point(kind, tuple(np.asarray(change(a)) if _is_unconstrained(a) else a for a in second.arrays))
 
     def planted(a):
         beside = rng.choice([0.0, 0.0, -0.7, 0.7], a.shape)
@@ -118,27 +120,30 @@ def points(leaves: tuple, given: tuple, seed: int, specials: tuple[float, ...], 
     ]  # fmt: skip
 
 
-def positive(a: np.ndarray) -> np.ndarray:
-    return np.abs(a) + 0.25
+def positive(a: Array) -> Array:
+    return np.asarray(np.abs(a) + 0.25)
 
 
-def unit(a: np.ndarray) -> np.ndarray:
-    return 0.05 + 0.9 / (1 + np.exp(-a))
+def unit(a: Array) -> Array:
+    return np.asarray(0.05 + 0.9 / (1 + np.exp(-a)))
 
 
-def _nearby(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
+def _nearby(rng: np.random.Generator, a: Array) -> Array:
     noise = rng.standard_normal(a.shape)
-    if a.size == 0 or _is_mask(a):
+    if a.size == 0:
         return a
     if _is_simplex(a):
-        mixed = a * np.exp(0.5 * noise)
-        return mixed / mixed.sum(-1, keepdims=True) * a.sum(-1, keepdims=True)
+        other = np.exp(noise) * a.sum(-1, keepdims=True)
+        return 0.7 * a + 0.3 * other / np.exp(noise).sum(-1, keepdims=True)
+    if _is_mask(a):
+        return a
     if np.all((a > 0) & (a < 1)):
-        return 1 / (1 + (1 - a) / a * np.exp(0.5 * noise))
+        return np.asarray(1 / (1 + (1 - a) / a * np.exp(0.5 * noise)))
     if np.all(a >= 0) and a.max() > 0:
-        return a * np.exp(0.5 * noise)
-    scale = np.sqrt(np.nanmean(a**2)) if a.any() else 1.0
-    return a + 0.5 * scale * noise
+        return np.asarray(a * np.exp(0.5 * noise))
+    finite = a[np.isfinite(a)]
+    scale = np.sqrt(np.mean(finite**2)) if finite.any() else 1.0
+    return np.asarray(a + 0.5 * scale * noise)
 
 
 def _is_unconstrained(a: Any) -> bool:
@@ -148,11 +153,11 @@ def _is_unconstrained(a: Any) -> bool:
     return not a.any() or bool(a.min() < 0)
 
 
-def _is_mask(a: np.ndarray) -> bool:
+def _is_mask(a: Array) -> bool:
     return set(np.unique(a)) == {0.0, 1.0}
 
 
-def _is_simplex(a: np.ndarray) -> bool:
+def _is_simplex(a: Array) -> bool:
     many = a.ndim > 0 and a.shape[-1] > 1
     return bool(many and np.all(a >= 0) and np.allclose(a.sum(-1), 1, atol=1e-2))
 

@@ -15,10 +15,10 @@ def unpacked(text, dtype, shape):
 """.strip()
 
 COMPARE = """
-y, res = fwd(*args{static})
+y, res = {fwd}(*args{static})
 dy = jax.tree.unflatten(jax.tree.structure(y), dys)
-hand = bwd(res, dy)
-reference = jax.vjp(lambda *args: f(*args{static}), *args)[1](dy)
+hand = {bwd}(res, dy)
+reference = jax.vjp(lambda *args: {f}(*args{static}), *args)[1](dy)
 for name, h, r in zip({names}, hand, reference):
     for h, r in zip(jax.tree.leaves(h, is_leaf=lambda a: a is None), jax.tree.leaves(r)):
         if r.dtype != jax.dtypes.float0:
@@ -32,6 +32,7 @@ from jcnn.verify import verify_vjp
 print(verify_vjp({rule}, *args{static}, seed={seed}))
 """.strip()
 
+NAMES = ("rule_f", "rule_fwd", "rule_bwd")
 NUMBERS = ("autodiff", "kinks", "edges", "linearity", "outputs", "differences", "adjoint")
 
 
@@ -49,31 +50,32 @@ def _script(trial: Trial, failure: Finding) -> str:
     point = _point(trial, failure)
     static = "".join(f", {name}={written(held.value)}" for name, held in trial.subject.static)
     if failure.property in NUMBERS and not isinstance(trial.subject.rule, CustomVJP):
-        _functions(source, trial.subject.rule)
+        f, fwd, bwd = _functions(source, trial.subject.rule)
         names = written(trial.subject.parts.argument_names)
         shapes = ", ".join(f"rng.standard_normal({y.shape})" for y in trial.y)
         body = [f"rng = np.random.default_rng([{trial.seed}, {FIRST_DYS}])\ndys = [{shapes}]"]
-        body += [COMPARE.format(static=static, names=names)]
+        body += [COMPARE.format(f=f, fwd=fwd, bwd=bwd, static=static, names=names)]
     else:
         rule = _rule(source, trial.subject.rule)
         body = [VERIFY.format(rule=rule, static=static, seed=trial.seed)]
     args = _arguments(trial, point)
-    if "unpacked(" in args:
+    if "unpacked(" in args + source.text():
         source.imports += ["import base64", "import zlib"]
-        source.definitions.append(UNPACK)
-    return "\n\n".join([source.text(), 'jax.config.update("jax_enable_x64", True)', args, *body]) + "\n"
+        source.definitions.insert(0, UNPACK)
+    return "\n\n".join([source.text(), args, *body]) + "\n"
 
 
 def _arguments(trial: Trial, point: Point) -> str:
     """The arguments at a point: as they were sampled where they were, else as numbers."""
     seed = trial.sampled_with(point)
     if seed is None:
-        return f"args = {written(trial.subject.args(point.arrays))}"
+        return f"args = jax.tree.map(jnp.asarray, {written(trial.subject.args(point.arrays))})"
     draws = [
         Code(f"rng.standard_normal({np.shape(a)}).astype(jnp.{dtype}).astype(np.float64)")
         for a, dtype in zip(point.arrays, trial.dtypes, strict=True)
     ]
-    return f"rng = np.random.default_rng({seed})\nargs = {written(trial.subject.args(tuple(draws)))}"
+    args = written(trial.subject.args(tuple(draws)))
+    return f"rng = np.random.default_rng({seed})\nargs = jax.tree.map(jnp.asarray, {args})"
 
 
 def _point(trial: Trial, failure: Finding) -> Point:
@@ -82,16 +84,13 @@ def _point(trial: Trial, failure: Finding) -> Point:
     return next(kinds, trial.points[1] if failure.property in ("autodiff", "outputs") else trial.points[0])
 
 
-def _functions(source: Source, rule) -> None:
-    """Defines f, fwd and bwd."""
+def _functions(source: Source, rule) -> tuple[str, str, str]:
+    """Expressions for f, fwd and bwd."""
     if isinstance(rule, Rule):
         source.definitions.append(f"rule = {_rule(source, rule)}")
-        source.definitions.append("f, fwd, bwd = rule.reference, rule.fwd, rule.bwd")
-    else:
-        for function, name in zip(rule, ("f", "fwd", "bwd"), strict=True):
-            given = source.name_of(function, name)
-            if given != name:
-                source.definitions.append(f"{name} = {given}")
+        return "rule.reference", "rule.fwd", "rule.bwd"
+    f, fwd, bwd = (source.name_of(v, n) for v, n in zip(rule, NAMES, strict=True))
+    return f, fwd, bwd
 
 
 def _rule(source: Source, rule) -> str:
@@ -104,8 +103,8 @@ def _rule(source: Source, rule) -> str:
     if isinstance(rule, CustomVJP):
         f = getattr(rule, "fun", None) or rule.f
         nondiff = tuple(getattr(rule, "nondiff_argnums", None) or getattr(rule, "static_argnums", None) or ())
-        names = [source.name_of(v, n) for v, n in ((f, "f"), (rule.fwd, "fwd"), (rule.bwd, "bwd"))]
+        names = _functions(source, (f, rule.fwd, rule.bwd))
         source.definitions.append(f"rule = jax.custom_vjp({names[0]}, nondiff_argnums={nondiff})")
         source.definitions.append(f"rule.defvjp({names[1]}, {names[2]})")
         return "rule"
-    return "(" + ", ".join(source.name_of(v, n) for v, n in zip(rule, ("f", "fwd", "bwd"), strict=True)) + ")"
+    return "(" + ", ".join(_functions(source, rule)) + ")"

@@ -5,20 +5,25 @@ Whatever a function refers to, modules, helpers, constants and variables it clos
 
 import ast
 import base64
+import contextlib
 import importlib
 import inspect
+import re
 import site
 import sys
 import sysconfig
 import textwrap
 import types
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 LARGEST = 200_000  # bytes of an array that is still written out
+FLOAT64 = 'jax.config.update("jax_enable_x64", True)'
+LONGEST = 12  # lines of a lambda
 SHORT = 60  # entries of an array that is written as numbers
 
 
@@ -31,7 +36,7 @@ class Source:
         self._names: dict[int, str] = {}
 
     def text(self) -> str:
-        parts = ["\n".join(dict.fromkeys(self.imports)), *self.definitions]
+        parts = ["\n".join(dict.fromkeys(self.imports)), FLOAT64, *self.definitions]
         return "\n\n".join(parts)
 
     def name_of(self, value: Any, wanted: str) -> str:
@@ -67,30 +72,44 @@ class Source:
 
 def _definition(function: types.FunctionType, wanted: str) -> str:
     """The function's source under the name `wanted`, without decorators."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, SyntaxError, TypeError):
-        tree = ast.Module([], [])
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == function.__name__:
-            node.decorator_list, node.name = [], wanted
-            return ast.unparse(node)
-    lambdas = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Lambda)]
-    fitting = lambdas if len(lambdas) == 1 else [text for text in lambdas if _compiles_to(text, function)]
-    if function.__name__ == "<lambda>" and fitting:
-        return f"{wanted} = {fitting[0]}"
-    where = f"{inspect.getfile(function)}, line {function.__code__.co_firstlineno}"
+    first = function.__code__.co_firstlineno
+    with contextlib.suppress(OSError, TypeError, SyntaxError):
+        if function.__name__ == "<lambda>":
+            lines = inspect.findsource(function)[0][first - 1 : first + LONGEST]
+            for text in _lambdas("".join(lines)):
+                if _compiles_to(text, function):
+                    return f"{wanted} = ({text})"
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))):
+            if isinstance(node, ast.FunctionDef) and node.name == function.__name__:
+                node.decorator_list, node.name = [], wanted
+                return ast.unparse(node)
+    where = f"{inspect.getfile(function)}, line {first}"
     return f"def {wanted}(*args):\n    raise NotImplementedError('put here: {function.__name__} of {where}')"
+
+
+def _lambdas(text: str) -> Iterator[str]:
+    """The lambda expressions in a piece of source, which need not be a statement."""
+    for match in re.finditer(r"\blambda\b", text):
+        for end in range(len(text), match.end(), -1):
+            with contextlib.suppress(SyntaxError, ValueError):
+                if isinstance(ast.parse(text[match.start() : end], mode="eval").body, ast.Lambda):
+                    yield text[match.start() : end].strip()
+                    break
 
 
 def _compiles_to(text: str, function: types.FunctionType) -> bool:
     """Whether a lambda has the names and constants of `function`."""
-    code = compile(text, "", "eval").co_consts[0]
-    own = function.__code__
-    names = (*code.co_names, *code.co_varnames, *code.co_freevars)
-    return (
-        set(names) == {*own.co_names, *own.co_varnames, *own.co_freevars} and code.co_consts == own.co_consts
-    )
+    return _fingerprint(compile(f"({text})", "", "eval").co_consts[0]) == _fingerprint(function.__code__)
+
+
+def _fingerprint(code: types.CodeType) -> tuple[set, list]:
+    """Names and constants, those of inner functions included; where a name is bound does not matter."""
+    names = {*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars}
+    constants = [repr(c) for c in code.co_consts if not isinstance(c, types.CodeType | str)]
+    for inner in (c for c in code.co_consts if isinstance(c, types.CodeType)):
+        more = _fingerprint(inner)
+        names, constants = names | more[0], constants + more[1]
+    return names, constants
 
 
 def _importable(value: Any) -> tuple[str, str] | None:
@@ -128,7 +147,9 @@ def written(value: Any) -> str:
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
     if isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
         return f"jax.random.wrap_key_data({written(jax.random.key_data(value))})"
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
+    if isinstance(value, jax.Array):
+        return f"jnp.asarray({_array(np.asarray(value))})"
+    if isinstance(value, np.ndarray | np.generic):
         return _array(np.asarray(value))
     if value is None or isinstance(value, bool | int | float | str | complex):
         return repr(value)

@@ -8,6 +8,7 @@ import numpy as np
 
 from jcnn.verify.evidence import Evidence, Sample, axes_said, same, subsets
 from jcnn.verify.hypotheses import FUNCTIONS, SMALL, Cause, rearrangements
+from jcnn.verify.judge import Array
 from jcnn.verify.oracles import floats, merged
 
 
@@ -23,7 +24,7 @@ def collapsed(e: Evidence) -> Cause:
     return None
 
 
-def _same_broadcast(a: np.ndarray, b: np.ndarray) -> bool:
+def _same_broadcast(a: Array, b: Array) -> bool:
     return same(a, np.broadcast_to(b, a.shape))
 
 
@@ -35,7 +36,7 @@ def paths(e: Evidence) -> Cause:
         if e.everywhere(lambda s, axes=axes: s.r.size > 1 and _is_constant(s.r - s.h, axes)):
             return f"mean path: the difference is constant along {axes_said(axes)}; {_MEAN}"
     for axes, name in itertools.product(sets, e.alike()):
-        if np.prod([shape[k] for k in axes]) < 3:
+        if np.prod([shape[k] for k in axes]) < 3 or name == "dy":
             continue
         along = f"times a value constant along {axes_said(axes)}; {_VARIANCE}"
         for form, f in FUNCTIONS.items():
@@ -53,19 +54,19 @@ _MEAN = "the term through the mean, mean(dy ...), is missing, doubled, mis-scale
 _VARIANCE = "that term, a sum over these axes, is missing, doubled, mis-scaled or of the wrong sign"
 
 
-def _is_constant(d: np.ndarray, axes: tuple[int, ...]) -> bool:
+def _is_constant(d: Array, axes: tuple[int, ...]) -> bool:
     return bool(np.prod([d.shape[k] for k in axes]) > 1) and _same_broadcast(d, d.mean(axes, keepdims=True))
 
 
-def _centred(u: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def _centred(u: Array, axes: tuple[int, ...]) -> Array:
     return u - u.mean(axes, keepdims=True)
 
 
-def _is_centred(u: np.ndarray, axes: tuple[int, ...]) -> bool:
+def _is_centred(u: Array, axes: tuple[int, ...]) -> bool:
     return same(u + np.abs(u).max(), _centred(u, axes) + np.abs(u).max())
 
 
-def _explained(s: Sample, columns: list[np.ndarray], axes: tuple[int, ...]) -> bool:
+def _explained(s: Sample, columns: list[Array], axes: tuple[int, ...]) -> bool:
     """Whether r - h = sum_k c_k columns_k with c constant along `axes`, which hold enough entries to tell."""
     d = s.r - s.h
     rest = tuple(k for k in range(d.ndim) if k not in axes)
@@ -127,7 +128,7 @@ def axis_factor(e: Evidence) -> Cause:
     return None
 
 
-def _aligned(u: np.ndarray, r: np.ndarray) -> np.ndarray | None:
+def _aligned(u: Array, r: Array) -> Array | None:
     """`u` broadcast to `r`, by its trailing or its leading axes."""
     for shape in (u.shape, u.shape + (1,) * (r.ndim - u.ndim)):
         try:
@@ -137,7 +138,7 @@ def _aligned(u: np.ndarray, r: np.ndarray) -> np.ndarray | None:
     return None
 
 
-def _ratio_is(s: Sample, u: np.ndarray | None, f, power: int) -> bool:
+def _ratio_is(s: Sample, u: Array | None, f, power: int) -> bool:
     if u is None or not np.ptp(u):
         return False
     g = f(u)
@@ -175,11 +176,11 @@ def repairs(e: Evidence) -> Cause:
     return residual_repair(e)
 
 
-def _alike_to(e: Evidence, a: np.ndarray) -> list[str]:
+def _alike_to(e: Evidence, a: Array) -> list[str]:
     return [n for n, b in e.samples[0].around.items() if b.shape == a.shape and b.ndim]
 
 
-def _outside(e: Evidence, s: Sample, k: int, factor: np.ndarray) -> bool:
+def _outside(e: Evidence, s: Sample, k: int, factor: Array) -> bool:
     """Whether the backward is `factor` times the gradient for an argument of ones."""
     u = _aligned(factor, s.r)
     values = list(floats(s.point.arrays))
@@ -203,7 +204,7 @@ def residual_repair(e: Evidence) -> Cause:
     return None
 
 
-def _changes(e: Evidence, u: np.ndarray) -> Iterator[tuple[str, Callable]]:
+def _changes(e: Evidence, u: Array) -> Iterator[tuple[str, Callable]]:
     """What a residual might have to be instead: (what, function of it and the sample)."""
     for form, f in FUNCTIONS.items():
         yield f"replaced by {form.format('itself')}", lambda u, s, f=f: f(u)

@@ -144,8 +144,7 @@ def subject(rule: Any, args: tuple, static: dict, reference: Callable | None) ->
         TypeError: `rule` is none of the three forms, or its arguments do not fit its signature.
     """
     rule = forms.checked(rule)
-    if not isinstance(rule, tuple):
-        args, static = forms.bound(rule, args, static)
+    args, static = forms.bound(rule, args, static)
     leaves, treedef = jax.tree.flatten(args, is_leaf=_is_leaf)
     held = tuple(
         ARRAY if _is_variable(leaf) else leaf if isinstance(leaf, Held) else Held(leaf) for leaf in leaves

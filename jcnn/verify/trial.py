@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jcnn.verify import oracles, sample
-from jcnn.verify.judge import EPS, Comparison, compare
+from jcnn.verify.judge import EPS, Array, Comparison, compare
 from jcnn.verify.report import Finding, Status
 from jcnn.verify.sample import Point
 from jcnn.verify.subject import Subject, is_float
 
-Arrays = tuple[np.ndarray, ...]
+Arrays = tuple[Array, ...]
 FIRST_DYS = 1000  # the cotangents' random streams start here
 
 
@@ -107,6 +107,13 @@ class Trial:
                 self.add("jit", Status.FAIL, f"fwd and bwd run eagerly, but jitted they raise {said(e)}")
             return result
 
+    def fwd_shapes(self, arrays: tuple) -> list[tuple] | None:
+        """Shapes of fwd's floating-point outputs, None where it raises."""
+        try:
+            return [y.shape for y in oracles.float_leaves(self.subject.fwd(_jax(arrays))[0])]
+        except (Exception, SystemExit):
+            return None
+
     def hand(self, arrays: tuple, dys: Arrays) -> tuple[Arrays, Arrays]:
         """fwd's outputs and bwd's cotangents, None as zeros, in float64."""
         if self.traceable:
@@ -194,7 +201,7 @@ class Trial:
         """`hand` against `wanted`, leaf by leaf."""
         noise = self.noise(point, dys, wanted)
         outputs = self.forward(point.arrays)
-        largest = max((np.nanmax(np.abs(y), initial=0.0) for y in outputs), default=0.0)
+        largest = max((np.abs(y[np.isfinite(y)]).max(initial=0.0) for y in outputs), default=0.0)
         natural = min(1.0, largest) * max((np.abs(dy).max(initial=0.0) for dy in dys), default=0.0)
         if point.kind in sample.EDGES:  # intermediate results are as large as the arguments
             natural *= max(1.0, *(np.abs(a).max(initial=0.0) for a in oracles.floats(point.arrays)))
@@ -240,7 +247,7 @@ def float64():
         yield
 
 
-def _as_is(a: np.ndarray) -> np.ndarray:
+def _as_is(a: Array) -> Array:
     return a
 
 
