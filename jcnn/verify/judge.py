@@ -7,7 +7,7 @@ the largest output if that is below one), since 1 - y of a saturated y is no bet
 change of r that was measured when the arguments were moved by one unit in the last place.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from jcnn.verify.report import Worst
 
 RTOL = 1e-9
 EPS = float(np.finfo(np.float64).eps)
-Array = np.ndarray | np.generic  # NumPy's arithmetic turns arrays without axes into scalars
+if TYPE_CHECKING:
+    Array = np.ndarray
+else:
+    Array = np.ndarray | np.generic  # NumPy's arithmetic turns arrays without axes into scalars
 TINY = float(np.finfo(np.float64).tiny)
 
 

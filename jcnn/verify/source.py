@@ -92,8 +92,9 @@ def _lambdas(text: str) -> Iterator[str]:
     for match in re.finditer(r"\blambda\b", text):
         for end in range(len(text), match.end(), -1):
             with contextlib.suppress(SyntaxError, ValueError):
-                if isinstance(ast.parse(text[match.start() : end], mode="eval").body, ast.Lambda):
-                    yield text[match.start() : end].strip()
+                candidate = text[match.start() : end].strip()
+                if isinstance(ast.parse(f"({candidate})", mode="eval").body, ast.Lambda):
+                    yield candidate
                     break
 
 
@@ -102,13 +103,13 @@ def _compiles_to(text: str, function: types.FunctionType) -> bool:
     return _fingerprint(compile(f"({text})", "", "eval").co_consts[0]) == _fingerprint(function.__code__)
 
 
-def _fingerprint(code: types.CodeType) -> tuple[set, list]:
+def _fingerprint(code: types.CodeType) -> tuple[set, set]:
     """Names and constants, those of inner functions included; where a name is bound does not matter."""
     names = {*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars}
-    constants = [repr(c) for c in code.co_consts if not isinstance(c, types.CodeType | str)]
+    constants = {repr(c) for c in code.co_consts if not isinstance(c, types.CodeType | str)}
     for inner in (c for c in code.co_consts if isinstance(c, types.CodeType)):
         more = _fingerprint(inner)
-        names, constants = names | more[0], constants + more[1]
+        names, constants = names | more[0], constants | more[1]
     return names, constants
 
 

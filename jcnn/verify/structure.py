@@ -99,7 +99,7 @@ def factors(e: Evidence) -> Cause:
 def missing_term(e: Evidence) -> Cause:
     """Of an elementwise backward: r - h is dy times a product of two functions of what is around."""
     s = e.samples[0]
-    if len(s.dys) > 1 or s.dys[0].shape != s.r.shape:
+    if len(s.dys) != 1 or s.dys[0].shape != s.r.shape:
         return None
     parts = [("1", lambda s: np.ones_like(s.r))] + [
         (form.format(name), lambda s, n=name, f=f: f(s.around[n]))
