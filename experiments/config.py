@@ -16,7 +16,14 @@ import tyro
 from experiments.data import UserError
 from jcnn import models
 
-MODELS = {"lenet5": models.lenet5, "vgg_small": models.vgg_small}
+MODELS = {
+    "lenet5": models.lenet5,
+    "vgg_small": models.vgg_small,
+    "resnet": models.resnet,
+    "resnext": models.resnext,
+    "mobilenet_v2": models.mobilenet_v2,
+    "convnext": lambda num_classes: models.convnext(num_classes, patch=2),
+}
 SCHEDULES = {
     "constant": lambda lr, steps: optax.constant_schedule(lr),
     "cosine": lambda lr, steps: optax.cosine_decay_schedule(lr, steps),

@@ -2,10 +2,12 @@
 
 from jcnn.rule import Rule as Rule, autodiff as autodiff
 from jcnn.conv import conv as conv, conv_input_grad as conv_input_grad, conv_weight_grad as conv_weight_grad
+from jcnn.conv_transpose import conv_transpose as conv_transpose
 from jcnn.padding import pad as pad
 from jcnn.linear import dense as dense, flatten as flatten
 from jcnn.activation import (
     relu as relu,
+    relu6 as relu6,
     leaky_relu as leaky_relu,
     sigmoid as sigmoid,
     tanh as tanh,
@@ -27,6 +29,12 @@ from jcnn.norm import (
     batch_norm_inference as batch_norm_inference,
     update_running_stats as update_running_stats,
 )
+from jcnn.layer_norm import (
+    layer_norm as layer_norm,
+    group_norm as group_norm,
+    instance_norm as instance_norm,
+)
+from jcnn.layer_scale import layer_scale as layer_scale
 from jcnn.loss import softmax_cross_entropy as softmax_cross_entropy
 from jcnn.net import chain as chain, residual as residual
 from jcnn.compiler import compiler_options as compiler_options

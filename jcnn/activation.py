@@ -7,6 +7,7 @@ normal distribution and density, u = tanh(c (x + a x^3)), c = sqrt(2 / pi), a = 
 
     op             f(x)                          f'(x)                                   kept
     relu           max(x, 0)                     1 if x > 0 else 0                       x > 0
+    relu6          min(max(x, 0), 6)             1 if 0 < x < 6 else 0                   0 < x < 6
     leaky_relu     x if x > 0 else alpha x       1 if x > 0 else alpha                   x > 0
     sigmoid        1 / (1 + exp(-x))             y (1 - y)                               y
     tanh           tanh(x)                       1 - y^2                                 y
@@ -20,10 +21,11 @@ exp x, (log y)' = x' - sum(y x') and y' = y (x' - sum(y x')).  Backward, from su
     softmax        dx = y (dy - sum(y dy))                                               kept: y
     log_softmax    dx = dy - exp(y) sum(dy)                                              kept: y
 
-Kinks.  relu'(0) = 0, as everywhere in deep learning; leaky_relu'(0) = alpha, its slope from below.
+Kinks.  relu'(0) = 0, as everywhere in deep learning, and relu6'(0) = relu6'(6) = 0; leaky_relu'(0) = alpha,
+its slope from below.
 
 Reference.  Ramachandran et al. 2017, arXiv:1710.05941 (silu); Hendrycks & Gimpel 2016, arXiv:1606.08415
-(gelu); Maas et al. 2013 (leaky_relu).
+(gelu); Maas et al. 2013 (leaky_relu); Howard et al. 2017, arXiv:1704.04861 (relu6).
 """
 
 import math
@@ -53,7 +55,7 @@ class Output:
 
 @residuals
 class Positive:
-    mask: Bool[Array, "*shape"]  # x > 0: a byte each, where x would take four
+    mask: Bool[Array, "*shape"]  # where x > 0 (relu6: and x < 6): a byte each, where x would take four
     negative_slope: float | int = static()
 
 
@@ -81,6 +83,21 @@ def relu_reference(x):
 
 
 relu = _rule(relu_fwd, relu_bwd, relu_reference)
+
+
+def relu6_fwd(x: Values) -> tuple[Values, Positive]:
+    """min(max(x, 0), 6), elementwise; its derivative at 0 and at 6 is 0.
+
+    Raises TypeError unless x is floating point.
+    """
+    return jnp.clip(x, 0, 6), Positive((x > 0) & (x < 6), 0.0)
+
+
+def relu6_reference(x):
+    return jnp.minimum(jnp.maximum(x, 0), 6)
+
+
+relu6 = _rule(relu6_fwd, relu_bwd, relu6_reference)
 
 
 def leaky_relu_fwd(x: Values, *, negative_slope: float | int = 0.01) -> tuple[Values, Positive]:

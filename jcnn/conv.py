@@ -38,9 +38,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jcnn import check
+from jcnn import conv_check
 from jcnn.geometry import ConvGeometry, IntLike, PaddingLike, conv_geometry, sizes
 from jcnn.kernels import conv as kernel, widen
+from jcnn.kernels.native import LETTERS
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.padding import NUMPY_MODES, pad_adjoint, pad_forward
 from jcnn.residuals import residuals, static
@@ -70,6 +71,7 @@ def conv_fwd(
     padding_mode: str = "zeros",
     dilation: IntLike = 1,
     groups: int = 1,
+    algorithm: str | None = None,
 ) -> tuple[Outputs, ConvResiduals]:
     """Convolution of images with a bank of kernels, plus a bias.
 
@@ -83,6 +85,8 @@ def conv_fwd(
         padding_mode: what the padding holds: "zeros", or copies: "edge", "reflect", "symmetric", "wrap".
         dilation: distance between neighbouring taps of the kernel.
         groups: number of groups of channels that do not mix; groups = C is a depthwise convolution.
+        algorithm: how forward and backward are computed, a name in `jcnn.kernels.conv`; by default what is
+            fastest here.  "native" is XLA's convolution.
 
     Returns:
         [N, *M, O] in x's dtype, with M = floor((S + low + high - dilation (K - 1) - 1) / stride) + 1.
@@ -100,8 +104,10 @@ def conv_fwd(
         Array([[19., 25.],
                [37., 43.]], dtype=float32)
     """
-    g = conv_geometry("conv", x.shape[1:-1], w.shape[:-2], stride, padding, padding_mode, dilation, groups)
-    y = kernel.convolve(_pad(x, g), w, g.inner, groups)
+    g = conv_geometry(
+        "conv", x.shape[1:-1], w.shape[:-2], stride, padding, padding_mode, dilation, groups, algorithm
+    )
+    y = kernel.convolve(_pad(x, g), w, g.inner, groups, algorithm)
     if b is not None:
         y = y + widen(b)
     return y.astype(x.dtype), ConvResiduals(x, w, b is not None, g)
@@ -115,9 +121,11 @@ def conv_bwd(res: ConvResiduals, dy: Outputs) -> tuple[Images, Weights, Bias | N
     return dx, dw, db
 
 
-def conv_reference(x, w, b=None, *, stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1):
+def conv_reference(
+    x, w, b=None, *, stride=1, padding="VALID", padding_mode="zeros", dilation=1, groups=1, algorithm=None
+):
     g = conv_geometry("conv", x.shape[1:-1], w.shape[:-2], stride, padding, padding_mode, dilation, groups)
-    spatial = kernel.LETTERS[x.ndim - 2]
+    spatial = LETTERS[x.ndim - 2]
     y = lax.conv_general_dilated(
         jnp.pad(x, [(0, 0), *g.window.padding, (0, 0)], NUMPY_MODES[padding_mode]),
         w,
@@ -134,29 +142,7 @@ def _pad(x: Array, g: ConvGeometry) -> Array:
     return x if g.padding_mode == "zeros" else pad_forward(x, g.window.padding, g.padding_mode)
 
 
-def _check_images(op: str, name: str, x: Array) -> None:
-    check.ranks(op, name, x, range(3, 6), "[N, *S, C] with 1, 2 or 3 spatial axes")
-
-
-def _check_weights(op: str, w: Array, x: Array, groups: int) -> None:
-    check.ranks(op, "w", w, (x.ndim,), f"[*K, C/groups, O] with {x.ndim - 2} kernel axes")
-    if w.shape[-1] % groups:
-        check.fail(op, "w", f"{w.shape[-1]} output channels", f"a multiple of groups={groups}")
-
-
-def _conv_check(x, w, b=None, *, groups, **config) -> None:
-    check.floating("conv", x=x, w=w, b=b)
-    _check_images("conv", "x", x)
-    check.count("conv", "groups", groups)
-    _check_weights("conv", w, x, groups)
-    if x.shape[-1] != w.shape[-2] * groups:
-        expected = f"x's {x.shape[-1]} channels / groups={groups} on its second last axis"
-        check.fail("conv", "w", f"shape {w.shape}", expected)
-    check.shape("conv", "b", b, w.shape[-1:], "like w's last axis")
-    conv_geometry("conv", x.shape[1:-1], w.shape[:-2], groups=groups, **config)
-
-
-conv = Rule(conv_fwd, conv_bwd, conv_reference, _conv_check)
+conv = Rule(conv_fwd, conv_bwd, conv_reference, conv_check.conv)
 
 
 @residuals
@@ -176,6 +162,7 @@ def conv_input_grad_fwd(
     padding_mode: str = "zeros",
     dilation: IntLike = 1,
     groups: int = 1,
+    algorithm: str | None = None,
 ) -> tuple[Images, ConvInputGradResiduals]:
     """X(dy, w): the cotangent of `conv`'s input, the adjoint of `conv` in x.
 
@@ -183,7 +170,7 @@ def conv_input_grad_fwd(
         dy: cotangent of conv's output, [N, *M, O].
         w: kernels, [*K, C/groups, O].
         input_size: spatial shape of the input, an int or one per axis (a stride maps several sizes to one M).
-        stride, padding, padding_mode, dilation, groups: as given to `conv`.
+        stride, padding, padding_mode, dilation, groups, algorithm: as given to `conv`.
 
     Returns:
         dx [N, *input_size, C] in dy's dtype.
@@ -193,8 +180,8 @@ def conv_input_grad_fwd(
         ValueError: shapes or configuration that do not fit together.
     """
     op, size = "conv_input_grad", sizes("conv_input_grad", "input_size", input_size, dy.ndim - 2)
-    g = conv_geometry(op, size, w.shape[:-2], stride, padding, padding_mode, dilation, groups)
-    dxp = kernel.input_gradient(dy, w, g.inner, groups, g.padded_size)
+    g = conv_geometry(op, size, w.shape[:-2], stride, padding, padding_mode, dilation, groups, algorithm)
+    dxp = kernel.input_gradient(dy, w, g.inner, groups, g.padded_size, algorithm)
     dx = dxp if padding_mode == "zeros" else pad_adjoint(dxp, g.window.padding, padding_mode, size)
     return dx.astype(dy.dtype), ConvInputGradResiduals(dy, w, g)
 
@@ -212,20 +199,8 @@ def conv_input_grad_reference(dy, w, *, input_size, **config):
     return jax.vjp(lambda x: conv_reference(x, w, **config), x)[1](dy)[0]
 
 
-def _conv_input_grad_check(dy, w, *, input_size, groups, **config) -> None:
-    op = "conv_input_grad"
-    check.floating(op, dy=dy, w=w)
-    _check_images(op, "dy", dy)
-    check.count(op, "groups", groups)
-    _check_weights(op, w, dy, groups)
-    g = conv_geometry(
-        op, sizes(op, "input_size", input_size, dy.ndim - 2), w.shape[:-2], groups=groups, **config
-    )
-    check.shape(op, "dy", dy, (dy.shape[0], *g.window.output_size(g.size), w.shape[-1]), "as conv's output")
-
-
 conv_input_grad = Rule(
-    conv_input_grad_fwd, conv_input_grad_bwd, conv_input_grad_reference, _conv_input_grad_check
+    conv_input_grad_fwd, conv_input_grad_bwd, conv_input_grad_reference, conv_check.conv_input_grad
 )
 
 
@@ -246,6 +221,7 @@ def conv_weight_grad_fwd(
     padding_mode: str = "zeros",
     dilation: IntLike = 1,
     groups: int = 1,
+    algorithm: str | None = None,
 ) -> tuple[Weights, ConvWeightGradResiduals]:
     """W(x, dy): the cotangent of `conv`'s weights.
 
@@ -253,7 +229,7 @@ def conv_weight_grad_fwd(
         x: images, [N, *S, C].
         dy: cotangent of conv's output, [N, *M, O].
         kernel_size: spatial shape of the weights, an int or one per axis.
-        stride, padding, padding_mode, dilation, groups: as given to `conv`.
+        stride, padding, padding_mode, dilation, groups, algorithm: as given to `conv`.
 
     Returns:
         dw [*kernel_size, C/groups, O] in x's dtype.
@@ -263,8 +239,8 @@ def conv_weight_grad_fwd(
         ValueError: shapes or configuration that do not fit together.
     """
     op, size = "conv_weight_grad", sizes("conv_weight_grad", "kernel_size", kernel_size, x.ndim - 2)
-    g = conv_geometry(op, x.shape[1:-1], size, stride, padding, padding_mode, dilation, groups)
-    dw = kernel.weight_gradient(_pad(x, g), dy, g.inner, groups)
+    g = conv_geometry(op, x.shape[1:-1], size, stride, padding, padding_mode, dilation, groups, algorithm)
+    dw = kernel.weight_gradient(_pad(x, g), dy, g.inner, groups, algorithm)
     return dw.astype(x.dtype), ConvWeightGradResiduals(x, dy, g)
 
 
@@ -281,20 +257,6 @@ def conv_weight_grad_reference(x, dy, *, kernel_size, **config):
     return jax.vjp(lambda w: conv_reference(x, w, **config), w)[1](dy)[0]
 
 
-def _conv_weight_grad_check(x, dy, *, kernel_size, groups, **config) -> None:
-    op = "conv_weight_grad"
-    check.floating(op, x=x, dy=dy)
-    _check_images(op, "x", x)
-    check.count(op, "groups", groups)
-    for name, a in {"x": x, "dy": dy}.items():
-        if a.shape[-1] % groups:
-            check.fail(op, name, f"{a.shape[-1]} channels", f"a multiple of groups={groups}")
-    g = conv_geometry(
-        op, x.shape[1:-1], sizes(op, "kernel_size", kernel_size, x.ndim - 2), groups=groups, **config
-    )
-    check.shape(op, "dy", dy, (x.shape[0], *g.window.output_size(g.size), dy.shape[-1]), "as conv's output")
-
-
 conv_weight_grad = Rule(
-    conv_weight_grad_fwd, conv_weight_grad_bwd, conv_weight_grad_reference, _conv_weight_grad_check
+    conv_weight_grad_fwd, conv_weight_grad_bwd, conv_weight_grad_reference, conv_check.conv_weight_grad
 )

@@ -134,6 +134,7 @@ class ConvGeometry(NamedTuple):
     window: Window
     padding_mode: str
     groups: int
+    algorithm: str | None  # a formulation in `jcnn.kernels.conv`, by name
 
     @property
     def config(self) -> dict:
@@ -145,6 +146,7 @@ class ConvGeometry(NamedTuple):
             "padding_mode": self.padding_mode,
             "dilation": dilation,
             "groups": self.groups,
+            "algorithm": self.algorithm,
         }
 
     @property
@@ -171,12 +173,13 @@ def conv_geometry(
     padding_mode: str,
     dilation: IntLike,
     groups: int,
+    algorithm: str | None = None,
 ) -> ConvGeometry:
     """Checks and normalises the configuration of a convolution over images of spatial shape `size`."""
     slides = window(op, kernel, size=size, stride=stride, dilation=dilation, padding=padding, kernel_name="w")
     check.choice(op, "padding_mode", padding_mode, PADDING_MODES)
     check_copies(op, size, slides.padding, padding_mode)
-    return ConvGeometry(size, slides, padding_mode, groups)
+    return ConvGeometry(size, slides, padding_mode, groups, algorithm)
 
 
 def check_copies(op: str, size: Ints, padding: Pairs, mode: str) -> None:

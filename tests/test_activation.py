@@ -13,6 +13,7 @@ from tests.checks import assert_close
 
 ELEMENTWISE = {
     "relu": (jcnn.relu, jax.nn.relu, {}),
+    "relu6": (jcnn.relu6, lambda x: jnp.minimum(jnp.maximum(x, 0), 6), {}),
     "leaky_relu": (jcnn.leaky_relu, lambda x: jax.nn.leaky_relu(x, 0.2), {"negative_slope": 0.2}),
     "sigmoid": (jcnn.sigmoid, jax.nn.sigmoid, {}),
     "tanh": (jcnn.tanh, jnp.tanh, {}),
@@ -46,12 +47,19 @@ def test_saturated_at_1e4_is_finite_and_has_its_limit(name, dtype):
     x = jnp.array([-1e4, 1e4], dtype)
     y, res = rule.fwd(x, **static)
     (dx,) = rule.bwd(res, jnp.ones_like(x))
-    below, above = {"sigmoid": (0, 1), "tanh": (-1, 1)}.get(name, (0, float(x[1])))
-    slope = 0 if name in ("sigmoid", "tanh") else 1
+    below, above = {"sigmoid": (0, 1), "tanh": (-1, 1), "relu6": (0, 6)}.get(name, (0, float(x[1])))
+    slope = 0 if name in ("sigmoid", "tanh", "relu6") else 1
     alpha = static.get("negative_slope", 0)
     assert (y.dtype, dx.dtype) == (dtype, dtype)
     assert_close(y, np.array([below + alpha * float(x[0]), above]), 2e-2, "value")
     assert_close(dx, np.array([alpha, slope]), 2e-2, "derivative")
+
+
+def test_relu6_gradient_is_zero_at_zero_and_at_six():
+    assert derivative(jcnn.relu6, [-1.0, 0.0, 1e-300, 3.0, 6.0, 7.0]).tolist() == [0, 0, 1, 1, 0, 0]
+    y, res = jcnn.relu6.fwd(jnp.array([jnp.nan, 8.0]))
+    assert np.isnan(y[0])
+    assert (float(y[1]), res.mask.dtype) == (6, bool)
 
 
 def test_relu_gradient_at_zero_is_zero():

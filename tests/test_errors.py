@@ -149,6 +149,38 @@ REFUSED = {
         *(jcnn.conv_weight_grad, (X, X), {"kernel_size": 2}, ValueError),
         *("dy", "shape (2, 5, 6, 4)", "shape (2, 4, 5, 4) as conv's output"),
     ),
+    "weights of conv_transpose": (
+        *(jcnn.conv_transpose, (X, jnp.ones((3, 2, 4, 3))), {}, ValueError),
+        *("w", "shape (3, 2, 4, 3)", "x's 4 channels on its last axis"),
+    ),
+    "bias of conv_transpose": (
+        *(jcnn.conv_transpose, (X, jnp.ones((3, 2, 3, 4)), B), {"groups": 2}, ValueError),
+        *("b", "shape (3,)", "shape (6,) like w's second last axis times groups"),
+    ),
+    "groups of conv_transpose": (
+        *(jcnn.conv_transpose, (X, jnp.ones((3, 2, 3, 4))), {"groups": 3}, ValueError),
+        *("x", "4 channels", "a multiple of groups=3"),
+    ),
+    "image of conv_transpose": (
+        *(jcnn.conv_transpose, (X[:, :0], jnp.ones((3, 2, 3, 4))), {}, ValueError),
+        *("x", "spatial shape (0, 6)", "at least one pixel"),
+    ),
+    "gamma of layer_norm": (
+        *(jcnn.layer_norm, (X, jnp.ones(3), GAMMA), {}, ValueError),
+        *("gamma", "shape (3,)", "shape (4,) like x's last axis"),
+    ),
+    "dtype of group_norm's beta": (
+        *(jcnn.group_norm, (X, GAMMA, GAMMA.astype(jnp.float16)), {"groups": 2}, TypeError),
+        *("beta", "dtype float16", "float64 like x, or float32"),
+    ),
+    "too many axes for instance_norm": (
+        *(jcnn.instance_norm, (jnp.ones((1,) * 6), jnp.ones(1), jnp.ones(1)), {}, ValueError),
+        *("x", "shape (1, 1, 1, 1, 1, 1)", "[N, *S, C]"),
+    ),
+    "gamma of layer_scale": (
+        *(jcnn.layer_scale, (X, jnp.ones(3)), {}, ValueError),
+        *("gamma", "shape (3,)", "shape (4,) like x's last axis"),
+    ),
     # values
     "label of no class": (
         *(jcnn.softmax_cross_entropy, (LOGITS, LABELS + 1), {}, ValueError),
@@ -226,6 +258,34 @@ REFUSED = {
         "mode",
         "'circular'",
         "one of",
+    ),
+    "output padding": (
+        *(
+            jcnn.conv_transpose,
+            (X, jnp.ones((3, 2, 3, 4))),
+            {"stride": 2, "output_padding": (0, 2)},
+            ValueError,
+        ),
+        *("output_padding", "(0, 2)", "less than stride=2"),
+    ),
+    "output padding of SAME": (
+        jcnn.conv_transpose,
+        (X, jnp.ones((3, 2, 3, 4))),
+        {"stride": 2, "padding": "SAME", "output_padding": 1},
+        ValueError,
+        *("output_padding", "1", "0 with padding='SAME'"),
+    ),
+    "padding of conv_transpose": (
+        *(jcnn.conv_transpose, (X, jnp.ones((3, 2, 3, 4))), {"padding": 4}, ValueError),
+        *("padding", "4", "less: the output would have spatial shape (-1, -1)"),
+    ),
+    "groups of group_norm": (
+        *(jcnn.group_norm, (X, GAMMA, GAMMA), {"groups": 3}, ValueError),
+        *("groups", "3", "a divisor of x's 4 channels"),
+    ),
+    "eps of layer_norm": (
+        *(jcnn.layer_norm, (X, GAMMA, GAMMA), {"eps": 0.0}, ValueError),
+        *("eps", "0.0", "a float > 0"),
     ),
     "zero groups": (jcnn.conv, (X, W), {"groups": 0}, ValueError, "groups", "0", "an int >= 1"),
     "unknown ties": (

@@ -1,12 +1,16 @@
 """The model zoo: shapes, parameter counts, and ten steps of training against autodiff."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import jcnn
 from jcnn import models, net
+from jcnn.models.mobilenet import multiple_of_8
 from jcnn.verify.examples import normal
 from tests.checks import assert_close
 
@@ -74,6 +78,97 @@ def test_vgg_small_has_dropout_only_if_asked():
 def test_vgg_small_refuses_images_that_its_pools_make_vanish():
     with pytest.raises(ValueError, match=r"jcnn\.max_pool: window: got an extent of 2 .* at most .* 1 there"):
         models.vgg_small().init(KEY, (3, 8, 3))
+
+
+# (model for 1000 classes, parameters as published or as torchvision has them)
+PUBLISHED = {
+    "resnet18": (models.resnet(1000, stem="imagenet"), 11_689_512),
+    "resnet50": (models.resnet(1000, depth=50, stem="imagenet"), 25_557_032),
+    "resnext50_32x4d": (models.resnext(1000, groups=32, stem="imagenet"), 25_028_904),
+    "mobilenet_v2": (models.mobilenet_v2(1000, stem="imagenet"), 3_504_872),
+    "convnext_tiny": (models.convnext(1000), 28_589_128),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_as_many_as_published(name):
+    model, expected = PUBLISHED[name]
+    assert parameters(model, (64, 64, 3)) == expected
+
+
+def test_resnet18_for_small_images():
+    assert parameters(models.resnet(), (32, 32, 3)) == 11_173_962
+    rows = models.resnet(width=16, blocks=(1, 1, 1)).summary((32, 32, 3)).rows
+    convolutions = [row.output_shape for row in rows if "conv" in row.name]
+    assert (convolutions[0], convolutions[-1]) == ((32, 32, 16), (8, 8, 64))
+
+
+def test_channels_of_mobilenet_are_multiples_of_8_that_lose_a_tenth_at_most():
+    assert [multiple_of_8(size) for size in (3, 11.2, 12, 25.2, 33.6)] == [8, 16, 16, 24, 32]
+
+
+def test_resnet50_costs_the_4_1_billion_multiply_adds_of_the_paper():
+    assert (
+        models.resnet(1000, depth=50, stem="imagenet").summary((224, 224, 3)).total("macs_forward")
+        == 4_089_184_256
+    )
+
+
+def test_blocks_of_a_new_resnet_are_their_shortcuts():
+    block = models.resnet(width=4, blocks=(1,)).children[3]
+    x = normal(0, 2, 5, 5, 4)
+    params, state = block.init(KEY, x.shape[1:])
+    assert_close(block.apply(params, state, x, train=True)[0], x, 0, "zero_init")
+    block = models.resnet(width=4, blocks=(1,), zero_init=False).children[3]
+    params, state = block.init(KEY, x.shape[1:])
+    assert float(jnp.abs(block.apply(params, state, x, train=True)[0] - x).max()) > 0.1
+
+
+def test_models_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"models\.resnet: depth: got 20, expected one of 18, 34, 50"):
+        models.resnet(depth=20)
+    for make in (models.resnet, models.resnext, models.mobilenet_v2):
+        with pytest.raises(ValueError, match=r"stem: got 'mnist', expected one of 'cifar', 'imagenet'"):
+            make(stem="mnist")
+    with pytest.raises(ValueError, match=r"resnext: group_width: got 4, expected a multiple of 64 / width=8"):
+        models.resnext(width=8)
+    with pytest.raises(ValueError, match=r"convnext: blocks: got \(3, 3, 9, 3\), expected one for each of"):
+        models.convnext(widths=(8, 16))
+
+
+SMALL = {
+    "resnet": (models.resnet(3, width=3, blocks=(1, 1), stem="imagenet"), (13, 12, 2)),
+    "resnext": (models.resnext(3, groups=2, group_width=32, width=4, blocks=(1,)), (4, 5, 2)),
+    "mobilenet_v2": (
+        models.mobilenet_v2(3, stages=((1, 8, 1, 1), (2, 8, 2, 2)), width=0.1, dropout=0.3),
+        (4, 6, 2),
+    ),
+    "convnext": (models.convnext(3, widths=(4, 6), blocks=(1, 1), patch=2, kernel=3, scale=0.5), (8, 9, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_explicit_backward_of_a_model_equals_autodiff(name):
+    model, shape = SMALL[name]
+    x, dy = normal(1, 3, *shape), normal(2, 3, 3)
+    params, state = model.init(KEY, shape)
+    params = jax.tree.map(lambda p: p + 0.1 * normal(3, *p.shape), params)  # no gamma or bias of 0
+
+    @jax.jit
+    def explicit(params, x):
+        (_, after), res = model.fwd(params, state, x, train=True, key=KEY)
+        return model.bwd(res, dy), after
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def by_grad(params, x):
+        y, after = model.apply(params, state, x, train=True, key=KEY)
+        return jnp.vdot(dy, y), after
+
+    by_hand, by_jax = explicit(params, x), jcnn.autodiff(by_grad)(params, x)
+    assert jax.tree.structure(by_hand) == jax.tree.structure(by_jax)
+    # As vectors: some gradients are 0, those of a beta before a convolution and another batch norm.
+    assert_close(ravel_pytree(by_hand)[0], ravel_pytree(by_jax)[0], 1e-10, "autodiff")
 
 
 TRAINED = {

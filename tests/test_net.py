@@ -198,9 +198,44 @@ def test_batch_norm_layer_updates_running_statistics_in_training_and_uses_them_i
 
 
 def test_batch_norm_starts_from_mean_0_and_variance_1():
+    assert net.batch_norm(gamma=0.0).init(KEY, SHAPE)[0]["gamma"].tolist() == [0, 0]
     params, state = net.batch_norm().init(KEY, SHAPE)
     assert {k: v.tolist() for k, v in params.items()} == {"gamma": [1, 1], "beta": [0, 0]}
     assert {k: v.tolist() for k, v in state.items()} == {"mean": [0, 0], "var": [1, 1]}
+
+
+def test_norms_and_layer_scale_are_layers():
+    model = jcnn.chain(net.layer_norm(), net.group_norm(2), net.instance_norm(), net.layer_scale(0.1))
+    x, dy = X[..., :1] * normal(5, 4) + normal(6, 4), normal(7, *SHAPE[:2], 4)[None]
+    params, state = randomized(model, x.shape[1:])
+    (y, _), res = model.fwd(params, state, x, train=True)
+    layer, group, instance, scale = params
+    expected = jcnn.group_norm(jcnn.layer_norm(x, **layer), **group, groups=2)
+    expected = jcnn.layer_scale(jcnn.instance_norm(expected, **instance), **scale)
+    assert_close(y, expected, 0, "y")
+    by_grad = jax.grad(lambda p, x: jnp.vdot(dy + 0 * y, model.apply(p, state, x, train=True)[0]), (0, 1))
+    assert_close(model.bwd(res, dy + 0 * y), by_grad(params, x), 0, "cotangents")
+    initial = [{k: v.tolist() for k, v in p.items()} for p in model.init(KEY, (3, 3, 2))[0]]
+    assert initial == [{"gamma": [1, 1], "beta": [0, 0]}] * 3 + [{"gamma": [0.1, 0.1]}]
+    assert [row.receptive_field for row in model.summary(SHAPE).rows] == [(1, 1), None, None, None]
+    with pytest.raises(
+        ValueError, match=r"net\.group_norm: groups: got 3, expected a divisor of the image's 2"
+    ):
+        net.group_norm(3).init(KEY, SHAPE)
+
+
+def test_shapes_that_layers_give_are_those_of_their_outputs():
+    shape = (9, 8, 2)
+    layers = (
+        *(net.conv(4, (3, 2), stride=(2, 3), dilation=2), net.conv(3, 3, padding="VALID"), net.dense(5)),
+        *(net.batch_norm(), net.layer_norm(), net.group_norm(2), net.instance_norm(), net.layer_scale()),
+        *(jcnn.residual(net.conv(2, 3)), jcnn.chain(net.max_pool(2), net.flatten())),
+    )
+    for model in layers:
+        params, state = jax.eval_shape(lambda model=model: model.init(KEY, shape))
+        apply = functools.partial(model.apply, train=True)
+        y, _ = jax.eval_shape(apply, params, state, jax.ShapeDtypeStruct((1, *shape), float))
+        assert model.out_shape(shape) == net.output_shape(model, shape) == y.shape[1:], model.name
 
 
 def test_dropout_layer_needs_a_key_in_training_and_is_the_identity_in_inference():

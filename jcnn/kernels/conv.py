@@ -1,112 +1,93 @@
-"""The three bilinear maps of a convolution: forward, input gradient, weight gradient.
+"""The three bilinear maps of a convolution, forward, input gradient and weight gradient: which
+formulation computes them.
 
-Each has up to three formulations.
-
-    native     one XLA convolution
-    matmul     a 1x1 kernel with stride 1 is a matrix product over pixels
-    taps       one input channel per group (depthwise): a sum of shifted products, on CPU, where XLA's
-               grouped convolution is 30 to 50 times slower
+    native      one XLA convolution                                               anything
+    matmul      a matrix product of patches with the weights                      no groups
+    taps        elementwise arithmetic between taps                               one channel per group
+    blocks      dense convolutions over blocks of groups                          groups
+    planes      a sum of two-dimensional convolutions                             three dimensions
+    phases      the input gradient of a strided convolution without its zeros     no groups, no dilation
+    winograd    F(2x2, 3x3): 2.25 times fewer multiplications                     3x3, stride 1, no groups
+    winograd4   F(4x4, 3x3): 4 times fewer, at 5 to 10 times the rounding error   the same; only by name
 
 Shapes: x [N, *S, C], w [*K, C/groups, O], y and dy [N, *M, O].
 """
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
 from jcnn.geometry import Ints, Window
-from jcnn.kernels import accumulator, on_cpu, taps, widen
+from jcnn.kernels import blocks, depthwise, matmul, native, on_cpu, phases, planes, winograd
+from jcnn.kernels.problem import Formulation, Problem
 
-LETTERS = {1: "W", 2: "HW", 3: "DHW"}
+FORMULATIONS = {
+    "native": native.FORMULATION,
+    "matmul": matmul.FORMULATION,
+    "taps": depthwise.FORMULATION,
+    "blocks": blocks.FORMULATION,
+    "planes": planes.FORMULATION,
+    "phases": phases.FORMULATION,
+    "winograd": winograd.formulation(2),
+    "winograd4": winograd.formulation(4),
+}
+PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by zero inputs save
 
 
-def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int) -> jax.Array:
+def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int, algorithm: str | None = None):
     """y[n, i, o] = sum over taps t and channels c of x[n, i s + t d - lo, c] w[t, c, o]."""
-    if _is_matmul(window, groups):
-        return jnp.matmul(x, w.reshape(w.shape[-2:]), preferred_element_type=accumulator(x.dtype))
-    if _is_depthwise(x.shape[-1], groups):
-        return sum(a * b for a, b in zip(_spread(x, w.shape, window), _tap_weights(w), strict=True))  # pyright: ignore
-    return _native(x, w, window, groups=groups)
+    p = Problem(window, groups, len(x), x.shape[1:-1], x.shape[-1], w.shape[-1], x.dtype)
+    return _choose(p, algorithm).forward(x, w, p)
 
 
-def input_gradient(dy: jax.Array, w: jax.Array, window: Window, groups: int, size: Ints) -> jax.Array:
+def input_gradient(
+    dy: jax.Array, w: jax.Array, window: Window, groups: int, size: Ints, algorithm: str | None = None
+):
     """dx[n, j, c] = sum of dy[n, i, o] w[t, c, o] over all i, t with i s + t d - lo = j, and o."""
-    if _is_matmul(window, groups):
-        return jnp.matmul(dy, w.reshape(w.shape[-2:]).T, preferred_element_type=accumulator(dy.dtype))
-    if _is_depthwise(w.shape[-2] * groups, groups):
-        wide = widen(dy)
-        spread = taps.scatter([wide * tap for tap in _tap_weights(w)], window, size)
-        return _sum_multiplier(spread, groups)
-    transpose = window.input_transpose(size)
-    if any(s > 1 for s in window.stride):  # XLA is slow where it dilates the input itself
-        dy, transpose = taps.dilate(dy, window.stride, transpose)
-    return _native(dy, _flip_and_swap(w, groups), transpose, groups=groups)
+    p = Problem(window, groups, len(dy), size, w.shape[-2] * groups, w.shape[-1], dy.dtype)
+    chosen = _choose(p, algorithm)
+    if algorithm is None and chosen is native.FORMULATION and _phases_pay(p):
+        chosen = phases.FORMULATION
+    return chosen.input_gradient(dy, w, p)
 
 
-def weight_gradient(x: jax.Array, dy: jax.Array, window: Window, groups: int) -> jax.Array:
+def weight_gradient(x: jax.Array, dy: jax.Array, window: Window, groups: int, algorithm: str | None = None):
     """dw[t, c, o] = sum over examples n and positions i of x[n, i s + t d - lo, c] dy[n, i, o]."""
-    channels, outputs = x.shape[-1], dy.shape[-1]
-    shape = (*window.kernel, channels // groups, outputs)
-    if _is_matmul(window, groups):
-        pixels = x.reshape(-1, channels), dy.reshape(-1, outputs)
-        dw = lax.dot_general(*pixels, (((0,), (0,)), ((), ())), preferred_element_type=accumulator(x.dtype))
-        return dw.reshape(shape)
-    if _is_depthwise(channels, groups):
-        wide = widen(dy)
-        pixels = tuple(range(dy.ndim - 1))
-        sums = [jnp.sum(a * wide, pixels) for a in _spread(x, shape, window)]
-        return jnp.stack(sums).reshape(shape)
-    # A convolution too: examples are the channels it sums over, channels are its batch.
-    spatial = LETTERS[len(window.kernel)]
-    layout = ("C" + spatial + "N", "I" + spatial + "O", spatial + "NC")
-    return _native(x, dy, window.kernel_transpose(x.shape[1:-1]), layout=layout, batch_groups=groups)
+    p = Problem(window, groups, len(x), x.shape[1:-1], x.shape[-1], dy.shape[-1], x.dtype)
+    return _choose(p, algorithm).weight_gradient(x, dy, p)
 
 
-def _native(x, w, window: Window, *, groups: int = 1, batch_groups: int = 1, layout=None) -> jax.Array:
-    spatial = LETTERS[len(window.kernel)]
-    return lax.conv_general_dilated(
-        x,
-        w,
-        window_strides=window.stride,
-        padding=window.padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=layout or ("N" + spatial + "C", spatial + "IO", "N" + spatial + "C"),
-        feature_group_count=groups,
-        batch_group_count=batch_groups,
-        preferred_element_type=accumulator(x.dtype),
+def fitting(p: Problem) -> list[str]:
+    """The formulations that compute this convolution."""
+    return [name for name, f in FORMULATIONS.items() if f.fits(p)]
+
+
+def _choose(p: Problem, algorithm: str | None) -> Formulation:
+    if algorithm is not None:
+        return FORMULATIONS[algorithm]
+    return FORMULATIONS[_fastest_on_cpu(p) if on_cpu() else _fastest(p)]
+
+
+def _fastest(p: Problem) -> str:
+    return "matmul" if p.groups == p.taps == max(p.window.stride) == 1 else "native"
+
+
+def _fastest_on_cpu(p: Problem) -> str:
+    if p.groups == 1 and not matmul.overlaps(p):
+        return "matmul"
+    if p.groups > 1 and depthwise.fits(p):
+        return "taps"
+    if p.groups > 1:
+        return "blocks"
+    if p.rank == 3:
+        return "planes"
+    if winograd.fits(p) and winograd.pays(2, p):
+        return "winograd"
+    return "native"
+
+
+def _phases_pay(p: Problem) -> bool:
+    return (
+        on_cpu()
+        and max(p.window.stride) > 1
+        and phases.FORMULATION.fits(p)
+        and phases.waste(p) <= PHASES_WASTE
     )
-
-
-def _is_matmul(window: Window, groups: int) -> bool:
-    return groups == 1 and all(
-        (k, s, p) == (1, 1, (0, 0))
-        for k, s, p in zip(window.kernel, window.stride, window.padding, strict=True)
-    )
-
-
-def _is_depthwise(channels: int, groups: int) -> bool:
-    return 1 < groups == channels and on_cpu()
-
-
-def _tap_weights(w: jax.Array) -> list[jax.Array]:
-    """w [*K, 1, O] as one [O] per tap, in the accumulation dtype."""
-    return list(widen(w.reshape(-1, w.shape[-1])))
-
-
-def _spread(x: jax.Array, w_shape: Ints, window: Window) -> list[jax.Array]:
-    """For every tap what each depthwise output reads through it, [N, *M, O]."""
-    multiplier = w_shape[-1] // x.shape[-1]
-    wide = widen(jnp.repeat(x, multiplier, axis=-1))
-    return taps.gather(wide, window)
-
-
-def _sum_multiplier(dx: jax.Array, groups: int) -> jax.Array:
-    """[N, *S, O] -> [N, *S, C]: the outputs of one group read the same channel."""
-    return jnp.sum(dx.reshape(*dx.shape[:-1], groups, dx.shape[-1] // groups), axis=-1)
-
-
-def _flip_and_swap(w: jax.Array, groups: int) -> jax.Array:
-    """w [*K, C/groups, O] -> [*K flipped, O/groups, C]: input and output channels trade places."""
-    *kernel, c, o = w.shape
-    w = jnp.flip(w, range(len(kernel))).reshape(*kernel, c, groups, o // groups)
-    return jnp.moveaxis(w, -1, -3).swapaxes(-1, -2).reshape(*kernel, o // groups, groups * c)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jcnn.geometry import Ints, Window
+from jcnn.geometry import Ints, Pairs, Window
 
 
 def offsets(w: Window) -> Iterator[Ints]:
@@ -23,10 +23,7 @@ def offsets(w: Window) -> Iterator[Ints]:
 def gather(x: jax.Array, w: Window, fill: bool | float = 0.0) -> list[jax.Array]:
     """For every tap, the [N, *M, C] inputs that the outputs read through it; `fill` in the padding."""
     outputs = w.output_size(x.shape[1:-1])
-    if any(lo or hi for lo, hi in w.padding):
-        x = lax.pad(
-            x, jnp.array(fill, x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in w.padding), (0, 0, 0)]
-        )
+    x = pad(x, w.padding, fill)
     n, *_, c = x.shape
     stride = (1, *w.stride, 1)
 
@@ -37,6 +34,13 @@ def gather(x: jax.Array, w: Window, fill: bool | float = 0.0) -> list[jax.Array]
         return lax.slice(x, (0, *start, 0), (n, *stop, c), stride)
 
     return [tap(offset) for offset in offsets(w)]
+
+
+def pad(x: jax.Array, padding: Pairs, fill: bool | float = 0.0) -> jax.Array:
+    """x [N, *S, C] with `fill` around its spatial axes; the padding may be negative, which crops."""
+    if not any(lo or hi for lo, hi in padding):
+        return x
+    return lax.pad(x, jnp.array(fill, x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)])
 
 
 def scatter(parts: Sequence[jax.Array], w: Window, size: Ints) -> jax.Array:

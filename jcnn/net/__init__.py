@@ -16,5 +16,9 @@ from jcnn.net.layers import (
     dropout as dropout,
     flatten as flatten,
     global_avg_pool as global_avg_pool,
+    group_norm as group_norm,
+    instance_norm as instance_norm,
+    layer_norm as layer_norm,
+    layer_scale as layer_scale,
     max_pool as max_pool,
 )

@@ -48,6 +48,7 @@ class Net:
     window: Callable[[Shape], Window | None] = lambda shape: None  # what slides over the image, if anything
     macs: Callable[[Shape, Shape], int] = lambda image_shape, output_shape: 0  # multiply-adds of one image
     sees_all: bool = False  # whether every output depends on the whole image
+    out_shape: Callable[[Shape], Shape] | None = None  # of one image's output; None: found by tracing
     children: tuple["Net", ...] = ()
 
     def init(self, key: Array, image_shape: Shape) -> tuple[Params, State]:
@@ -77,6 +78,8 @@ def images(image_shape: Shape, batch_size: int = 1) -> jax.ShapeDtypeStruct:
 
 def output_shape(net: Net, image_shape: Shape) -> Shape:
     """Shape of one image's output, without the batch axis; nothing is computed."""
+    if net.out_shape is not None:
+        return net.out_shape(image_shape)
     params, state = jax.eval_shape(lambda: net.init_layer(jax.random.key(0), image_shape))
     y, _ = jax.eval_shape(functools.partial(net.apply, train=False), params, state, images(image_shape))
     return y.shape[1:]
@@ -168,7 +171,10 @@ def chain(*layers: Net | Rule) -> Net:
             dparams.append(dp)
         return tuple(reversed(dparams)), dx
 
-    return Net("chain", init, apply, fwd, bwd, children=nets)
+    def out_shape(shape):
+        return functools.reduce(lambda s, net: output_shape(net, s), nets, shape)
+
+    return Net("chain", init, apply, fwd, bwd, out_shape=out_shape, children=nets)
 
 
 def identity() -> Net:
@@ -215,4 +221,7 @@ def residual(body: Net | Rule, shortcut: Net | Rule | None = None) -> Net:
         (dp0, dx0), (dp1, dx1) = (net.bwd(r, dy) for net, r in zip(branches, res, strict=True))
         return (dp0, dp1), dx0 + dx1
 
-    return Net("residual", init, apply, fwd, bwd, children=branches)
+    def out_shape(shape):
+        return output_shape(branches[0], shape)
+
+    return Net("residual", init, apply, fwd, bwd, out_shape=out_shape, children=branches)

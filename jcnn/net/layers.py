@@ -10,6 +10,12 @@ from jaxtyping import Array
 from jcnn import check, linear, pool
 from jcnn.conv import conv as conv_rule
 from jcnn.geometry import IntLike, PaddingLike, Window, window
+from jcnn.layer_norm import (
+    group_norm as group_norm_rule,
+    instance_norm as instance_norm_rule,
+    layer_norm as layer_norm_rule,
+)
+from jcnn.layer_scale import layer_scale as layer_scale_rule
 from jcnn.net.core import Net, Shape, layer
 from jcnn.norm import (
     BatchNormResiduals,
@@ -69,8 +75,13 @@ def conv(
         "dilation": dilation,
         "groups": groups,
     }
+
+    def out_shape(shape: Shape) -> Shape:
+        return (*slides(shape).output_size(shape[:-1]), features)
+
+    about = {"window": slides, "macs": macs, "out_shape": out_shape}
     name = _window_name("conv", kernel, stride=stride, dilation=dilation, groups=groups)
-    return layer(rule, init_params, name=name, config=config, window=slides, macs=macs)
+    return layer(rule, init_params, name=name, config=config, **about)
 
 
 def dense(features: int, *, bias: bool = True, init: Initializer = HE_NORMAL) -> Net:
@@ -83,7 +94,7 @@ def dense(features: int, *, bias: bool = True, init: Initializer = HE_NORMAL) ->
     def macs(shape: Shape, out: Shape) -> int:
         return math.prod(shape) * features
 
-    return layer(linear.dense, init_params, macs=macs)
+    return layer(linear.dense, init_params, macs=macs, out_shape=lambda shape: (*shape[:-1], features))
 
 
 def max_pool(
@@ -141,15 +152,55 @@ def dropout(rate: float) -> Net:
     return Net(f"dropout {rate:g}", lambda key, shape: ({}, {}), apply, fwd, bwd)
 
 
-def batch_norm(*, eps: float = 1e-5, momentum: float = 0.9, axis_name: str | None = None) -> Net:
+def layer_norm(*, eps: float = 1e-5) -> Net:
+    """Layer norm of the channels of every pixel; gamma 1, beta 0 at first."""
+    return layer(layer_norm_rule, _scale_and_shift, config={"eps": eps}, out_shape=_same)
+
+
+def group_norm(groups: int, *, eps: float = 1e-5) -> Net:
+    """Group norm over the image and each of `groups` groups of channels; gamma 1, beta 0 at first."""
+
+    def init(key, shape):
+        if shape[-1] % groups:
+            check.fail("net.group_norm", "groups", groups, f"a divisor of the image's {shape[-1]} channels")
+        return _scale_and_shift(key, shape)
+
+    config = {"groups": groups, "eps": eps}
+    about = {"sees_all": True, "out_shape": _same}
+    return layer(group_norm_rule, init, name=f"group_norm {groups}", config=config, **about)
+
+
+def instance_norm(*, eps: float = 1e-5) -> Net:
+    """Instance norm of every channel over the image; gamma 1, beta 0 at first."""
+    about = {"sees_all": True, "out_shape": _same}
+    return layer(instance_norm_rule, _scale_and_shift, config={"eps": eps}, **about)
+
+
+def layer_scale(gamma: float = 1e-6) -> Net:
+    """A learned factor for every channel, `gamma` at first (Touvron et al. 2021, arXiv:2103.17239)."""
+    return layer(layer_scale_rule, lambda key, shape: {"gamma": jnp.full(shape[-1], gamma)}, out_shape=_same)
+
+
+def _same(shape: Shape) -> Shape:
+    return shape
+
+
+def _scale_and_shift(key: Array, shape: Shape, gamma: float = 1.0) -> dict[str, Array]:
+    return {"gamma": jnp.full(shape[-1], gamma), "beta": jnp.zeros(shape[-1])}
+
+
+def batch_norm(
+    *, eps: float = 1e-5, momentum: float = 0.9, axis_name: str | None = None, gamma: float = 1.0
+) -> Net:
     """Batch norm: the batch's statistics in training, running ones in inference.
 
-    `momentum` is the weight of the OLD running value; `axis_name` as for `jcnn.batch_norm`.
+    `momentum` is the weight of the OLD running value; `axis_name` as for `jcnn.batch_norm`; `gamma` is the
+    scale at first, and 0 makes a residual block start as its shortcut.
     """
 
     def init(key, shape):
         c = shape[-1]
-        return {"gamma": jnp.ones(c), "beta": jnp.zeros(c)}, {"mean": jnp.zeros(c), "var": jnp.ones(c)}
+        return _scale_and_shift(key, shape, gamma), {"mean": jnp.zeros(c), "var": jnp.ones(c)}
 
     def after(state, stats):
         return update_running_stats(BatchStats(**state), stats, momentum=momentum)._asdict()
@@ -175,4 +226,4 @@ def batch_norm(*, eps: float = 1e-5, momentum: float = 0.9, axis_name: str | Non
             dx, dgamma, dbeta, *_ = batch_norm_inference.bwd(res, dy)
         return {"gamma": dgamma, "beta": dbeta}, dx
 
-    return Net("batch_norm", init, apply, fwd, bwd)
+    return Net("batch_norm", init, apply, fwd, bwd, out_shape=_same)

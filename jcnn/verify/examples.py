@@ -50,6 +50,16 @@ def _conv_cases() -> dict:
         "1x1": ((X2, normal(19, 1, 1, 4, 3), normal(20, 3)), {}),
         "stride > kernel": ((X2, normal(21, 2, 1, 4, 3)), {"stride": 3}),
         "one pixel": ((normal(22, 1, 1, 1, 1), normal(23, 1, 1, 1, 1)), {}),
+        "matmul": ((X2, normal(29, 3, 2, 4, 3)), {"stride": 2, "padding": 1, "algorithm": "matmul"}),
+        "winograd": (
+            (normal(24, 2, 5, 6, 4), normal(25, 3, 3, 4, 3), normal(26, 3)),
+            {"padding": ((1, 1), (0, 2)), "algorithm": "winograd"},
+        ),
+        "winograd4": ((normal(27, 2, 6, 5, 3), normal(28, 3, 3, 3, 4)), {"algorithm": "winograd4"}),
+        "phases": ((X2, normal(30, 3, 3, 4, 2)), {"stride": (2, 3), "padding": 1, "algorithm": "phases"}),
+        "native groups": ((X2, normal(31, 3, 2, 2, 6)), {"groups": 2, "stride": 2, "algorithm": "native"}),
+        "native depthwise": ((X2, normal(32, 3, 2, 1, 8)), {"groups": 4, "algorithm": "native"}),
+        "native 3-D": ((normal(33, 1, 3, 4, 5, 2), normal(34, 2, 3, 2, 2, 3)), {"algorithm": "native"}),
     }
     return cases
 
@@ -93,12 +103,24 @@ def _norm_x() -> dict:
     }
 
 
+def _conv_transpose_cases() -> dict:
+    strided = {"stride": (3, 2), "padding": ((1, 0), 1), "output_padding": (2, 1)}
+    return {
+        "stride": ((X2, normal(74, 3, 2, 3, 4), normal(75, 3)), strided),
+        "equal": ((EQUAL, normal(76, 3, 3, 3, 3)), {"stride": 2, "padding": "SAME"}),
+        "groups": ((X2, normal(77, 2, 3, 3, 4), normal(78, 6)), {"groups": 2, "dilation": (1, 2)}),
+        "1-D": ((normal(79, 2, 5, 3), normal(80, 2, 4, 3), normal(81, 4)), {"stride": 3}),
+        "3-D depthwise": ((normal(82, 1, 2, 3, 2, 4), normal(83, 2, 1, 2, 1, 4)), {"groups": 4, "stride": 2}),
+    }
+
+
 ELEMENTWISE = {"different": ((distinct(60, 2, 3, 5) / 4,), {}), "equal": ((distinct(61, 3, 3, 3) / 4,), {})}
 
 EXAMPLES: dict[str, dict] = {
     "conv": _conv_cases(),
     "conv_input_grad": _gradients_of_conv("input"),
     "conv_weight_grad": _gradients_of_conv("weight"),
+    "conv_transpose": _conv_transpose_cases(),
     "pad": {
         mode: ((X2,), {"padding": ((2, 1), (0, 4)), "mode": mode})
         for mode in ("zeros", "edge", "reflect", "symmetric", "wrap")
@@ -112,6 +134,7 @@ EXAMPLES: dict[str, dict] = {
     },
     "flatten": {"different": ((X2,), {}), "equal": ((EQUAL,), {})},
     "relu": ELEMENTWISE,
+    "relu6": ELEMENTWISE,
     "leaky_relu": ELEMENTWISE | {"slope": ((distinct(62, 4, 3),), {"negative_slope": 0.3})},
     "sigmoid": ELEMENTWISE,
     "tanh": ELEMENTWISE,
@@ -143,6 +166,24 @@ EXAMPLES: dict[str, dict] = {
     "batch_norm_inference": {
         name: ((*args, normal(67, args[0].shape[-1]), normal(68, args[0].shape[-1]) ** 2 + 0.1), {})
         for name, args in _norm_x().items()
+    },
+    "layer_norm": {
+        "different": (_norm_x()["different"], {"eps": 1e-3}),
+        "equal": (_norm_x()["equal"], {}),
+        "one vector": ((normal(84, 5), normal(85, 5), normal(86, 5)), {}),
+    },
+    "group_norm": {
+        "different": (_norm_x()["different"], {"groups": 2, "eps": 1e-3}),
+        "equal": (_norm_x()["equal"], {"groups": 1}),
+        "3-D": (_norm_x()["3-D"], {"groups": 2}),
+    },
+    "instance_norm": {
+        "different": (_norm_x()["different"], {"eps": 1e-3}),
+        "equal": (_norm_x()["equal"], {}),
+    },
+    "layer_scale": {
+        "different": (_norm_x()["different"][:2], {}),
+        "equal": (_norm_x()["equal"][:2], {}),
     },
     "softmax_cross_entropy": {
         "ints": ((LOGITS, LABELS), {}),

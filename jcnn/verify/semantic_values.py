@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jcnn.activation import gelu, leaky_relu, log_softmax, relu, sigmoid, silu, softmax, tanh
+from jcnn.activation import gelu, leaky_relu, log_softmax, relu, relu6, sigmoid, silu, softmax, tanh
 from jcnn.kernels import widen
+from jcnn.layer_norm import group_norm, instance_norm, layer_norm
+from jcnn.layer_scale import layer_scale
 from jcnn.linear import dense, flatten
 from jcnn.loss import softmax_cross_entropy
 from jcnn.norm import batch_norm, batch_norm_inference
@@ -55,6 +57,30 @@ def _counted(res: Any) -> Array:
     return mask.astype(bool).astype(res.mean.dtype)
 
 
+def _paths(mean: int = 1, variance: int = 1) -> Error:
+    """dx of a block norm with its paths through the mean and the variance times a factor."""
+
+    def change(dx: Array, res: Any, dy: Array) -> Array:
+        shape = (*dx.shape[:-1], res.blocks.groups, dx.shape[-1] // res.blocks.groups)
+        axes, rstd = (*res.blocks.pixels, -1), res.rstd[..., None]
+        xhat = (widen(res.x).reshape(shape) - res.mean[..., None]) * rstd
+        g = (widen(res.gamma) * widen(dy)).reshape(shape)
+        through_mean = rstd * g.mean(axes, keepdims=True)
+        through_variance = rstd * xhat * (g * xhat).mean(axes, keepdims=True)
+        return dx + ((1 - mean) * through_mean + (1 - variance) * through_variance).reshape(dx.shape)
+
+    return cotangent(0, change)
+
+
+def _gamma_outside(dx: Array, res: Any, dy: Array) -> Array:
+    return widen(res.gamma) * layer_norm.bwd(dataclasses.replace(res, gamma=jnp.ones_like(res.gamma)), dy)[0]
+
+
+def _from_centred(dgamma: Array, res: Any, dy: Array) -> Array:
+    mean = jnp.repeat(res.mean, dy.shape[-1] // res.mean.shape[-1], -1)
+    return (widen(dy) * (widen(res.x) - mean)).sum(range(dy.ndim - 1))
+
+
 def _weights_forgotten(dz: Array, res: Any, dloss: Array) -> Array:
     return softmax_cross_entropy.bwd(dataclasses.replace(res, class_weights=None), dloss)[0]
 
@@ -82,6 +108,13 @@ RELU: dict[str, Error] = {
     "mask inverted": residual(mask=jnp.logical_not),
     "mask forgotten": residual(mask=jnp.ones_like),
     "guided": backward(lambda res, dy: relu.bwd(res, jnp.maximum(dy, 0))),
+}
+RELU6: dict[str, Error] = {
+    "derivative 1 at 0": kept(lambda res, x: {"mask": (x >= 0) & (x < 6)}),
+    "derivative 1 at 6": kept(lambda res, x: {"mask": (x > 0) & (x <= 6)}),
+    "upper bound forgotten": kept(lambda res, x: {"mask": x > 0}),
+    "lower bound forgotten": kept(lambda res, x: {"mask": x < 6}),
+    "mask inverted": residual(mask=jnp.logical_not),
 }
 LEAKY_RELU: dict[str, Error] = {
     "derivative 1 at 0": kept(lambda res, x: {"mask": x >= 0}),
@@ -162,6 +195,23 @@ BATCH_NORM_INFERENCE: dict[str, Error] = {
     ),
     "factor 1/2 of dvar forgotten": cotangent(4, lambda dvar, res, dy: 2 * dvar),
 }
+INSTANCE_NORM: dict[str, Error] = {
+    "mean path forgotten": _paths(mean=0),
+    "mean path of the other sign": _paths(mean=-1),
+    "variance path forgotten": _paths(variance=0),
+    "variance path doubled": _paths(variance=2),
+    "gamma forgotten in dx": residual(gamma=jnp.ones_like),
+    "dgamma from x - mean": cotangent(1, _from_centred),
+    "dgamma a mean over positions": cotangent(1, lambda dgamma, res, dy: dgamma / rows(dy)),
+    "dbeta a mean over positions": cotangent(2, lambda dbeta, res, dy: dbeta / rows(dy)),
+}
+LAYER_NORM = INSTANCE_NORM | {"gamma outside of the means": cotangent(0, _gamma_outside)}
+GROUP_NORM = LAYER_NORM | {"all channels in one block": residual(blocks=lambda b: b._replace(groups=1))}
+LAYER_SCALE: dict[str, Error] = {
+    "gamma forgotten": residual(gamma=jnp.ones_like),
+    "dgamma from y": cotangent(1, lambda dgamma, res, dy: res.gamma * dgamma),
+    "dgamma a mean over positions": cotangent(1, lambda dgamma, res, dy: dgamma / rows(dy)),
+}
 DROPOUT: dict[str, Error] = {
     "scale forgotten": cotangent(0, lambda dx, res, dy: dx * (1 - res.rate)),
     "scaled twice": cotangent(0, lambda dx, res, dy: dx / (1 - res.rate)),
@@ -188,6 +238,7 @@ ERRORS: dict[Rule, dict[str, Error]] = {
     dense: DENSE,
     flatten: FLATTEN,
     relu: RELU,
+    relu6: RELU6,
     leaky_relu: LEAKY_RELU,
     sigmoid: SIGMOID,
     tanh: TANH,
@@ -197,6 +248,10 @@ ERRORS: dict[Rule, dict[str, Error]] = {
     log_softmax: LOG_SOFTMAX,
     batch_norm: BATCH_NORM,
     batch_norm_inference: BATCH_NORM_INFERENCE,
+    layer_norm: LAYER_NORM,
+    group_norm: GROUP_NORM,
+    instance_norm: INSTANCE_NORM,
+    layer_scale: LAYER_SCALE,
     dropout: DROPOUT,
     softmax_cross_entropy: SOFTMAX_CROSS_ENTROPY,
 }

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jcnn.conv import conv, conv_input_grad, conv_weight_grad
+from jcnn.conv_transpose import conv_transpose
 from jcnn.kernels import taps, widen
 from jcnn.padding import pad, pad_adjoint
 from jcnn.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
@@ -89,6 +90,15 @@ CONV_WEIGHT_GRAD: dict[str, Error] = {
     "dx one pixel late": cotangent(0, one_late),
     "ddy a mean over examples": cotangent(1, lambda ddy, res, ddw: ddy / len(ddy)),
 }
+CONV_TRANSPOSE: dict[str, Error] = {
+    "kernel flipped in dx": residual(w=flipped),
+    "kernel's channels swapped in dx": residual(w=channels_swapped),
+    "dx one pixel late": cotangent(0, one_late),
+    "dw flipped": cotangent(1, lambda dw, res, dy: flipped(dw)),
+    "dw transposed": cotangent(1, lambda dw, res, dy: channels_swapped(dw)),
+    "dw a mean over examples": cotangent(1, lambda dw, res, dy: dw / len(dy)),
+    "db over pixels of x": cotangent(2, lambda db, res, dy: db * rows(res.x) / rows(dy)),
+}
 PAD: dict[str, Error] = {
     "copies forgotten": residual(mode=lambda mode: "zeros"),
     "copies doubled": cotangent(
@@ -131,6 +141,7 @@ ERRORS: dict[Rule, dict[str, Error]] = {
     conv: CONV,
     conv_input_grad: CONV_INPUT_GRAD,
     conv_weight_grad: CONV_WEIGHT_GRAD,
+    conv_transpose: CONV_TRANSPOSE,
     pad: PAD,
     max_pool: MAX_POOL,
     avg_pool: AVG_POOL,

@@ -1,0 +1,111 @@
+"""A depthwise convolution (one input channel per group) as elementwise arithmetic between taps.
+
+    y[i] = sum_t x[i s + t d - lo] w[t]          one multiply-add per tap and output, nothing to share
+
+Flops 2 N M T O; bytes: x and y once, if all taps are in one loop over the outputs.  XLA makes that loop,
+which is limited by reading memory or, for large kernels, by reading x from cache T times; its own
+convolution takes 30 to 50 times as long on CPU.
+
+The weight gradient dw[t] = sum x[i s + t d - lo] dy[i] is one sum over pixels per tap.  Examples go through
+in blocks, so that x and dy are read from memory once and from cache T times.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jcnn.geometry import Window
+from jcnn.kernels import taps, widen
+from jcnn.kernels.problem import Formulation, Problem, blocks_of, sum_over_blocks
+
+SCATTERED_TAPS = 9  # so few are summed fastest as shifted products, which needs no padded copy of x
+UNROLLED_TAPS = 81  # more are summed row by row of the kernel, in a loop
+BLOCK_BYTES = 2**21  # of x, in the weight gradient
+
+
+def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
+    return _correlate(_repeat(x, p), _per_tap(w), p.window)
+
+
+def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
+    dy, weights = widen(dy), _per_tap(w)
+    transpose = p.window.input_transpose(p.size)
+    if p.taps > SCATTERED_TAPS and p.window.stride == transpose.stride:
+        dx = _correlate(dy, weights[::-1], transpose)
+    elif p.taps > UNROLLED_TAPS:
+        dilated, transpose = taps.dilate(dy, p.window.stride, transpose)
+        dx = _correlate(dilated, weights[::-1], transpose)
+    else:
+        dx = taps.scatter([dy * tap for tap in weights], p.window, p.size)
+    # The outputs of one group read the same channel.
+    return jnp.sum(dx.reshape(p.batch, *p.size, p.channels, -1), axis=-1)
+
+
+def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
+    def sums(x: jax.Array, dy: jax.Array, window: Window) -> jax.Array:
+        x, window = _padded(x, window)
+        products = (lax.optimization_barrier(a * dy) for a in taps.gather(x, window))
+        return jnp.stack([jnp.sum(a.reshape(-1, p.outputs), 0) for a in products])
+
+    if p.taps > UNROLLED_TAPS:
+        wide = widen(dy)
+        dw = _rows(lambda x, window, _: sums(x, wide, window), _repeat(x, p), p.window)
+        return lax.map(dw, jnp.arange(p.window.kernel[0])).reshape(p.weight_shape)
+    bytes_each = math.prod(p.size) * p.outputs * p.wide.itemsize
+    block = blocks_of(p.batch, BLOCK_BYTES // max(1, bytes_each))
+    dw = sum_over_blocks(lambda x, dy: sums(_repeat(x, p), widen(dy), p.window), block, x, dy)
+    return dw.reshape(p.weight_shape)
+
+
+def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
+    """y[n, i, o] = sum_t x[n, i s + t d - lo, o] weights[t, o], in the accumulation dtype."""
+    size = x.shape[1:-1]
+    if len(weights) > UNROLLED_TAPS:
+        per_row = weights.reshape(window.kernel[0], -1, weights.shape[-1])
+
+        def row(x: jax.Array, window: Window, a) -> jax.Array:
+            reads = taps.gather(x, window)
+            return sum(read * per_row[a, t] for t, read in enumerate(reads))  # pyright: ignore
+
+        at = _rows(row, x, window)
+        return lax.fori_loop(1, window.kernel[0], lambda a, y: y + at(a), at(0))
+    if len(weights) <= SCATTERED_TAPS and all(s == 1 for s in window.stride):
+        adjoint = window.input_transpose(size)
+        return taps.scatter([x * tap for tap in weights[::-1]], adjoint, window.output_size(size))
+    return sum(a * tap for a, tap in zip(taps.gather(x, window), weights, strict=True))  # pyright: ignore
+
+
+def _rows(f: Callable, x: jax.Array, window: Window) -> Callable:
+    """a -> f(the part of x that row a of the kernel reads, the window of one row over it, a)."""
+    rows, s, d = window.output_size(x.shape[1:-1])[0], window.stride[0], window.dilation[0]
+    x, w = _padded(x, window)
+    one_row = Window((1, *w.kernel[1:]), w.stride, (1, *w.dilation[1:]), w.padding)
+    span = (rows - 1) * s + 1
+    return lambda a: f(lax.dynamic_slice_in_dim(x, a * d, span, 1), one_row, a)
+
+
+def _padded(x: jax.Array, window: Window) -> tuple[jax.Array, Window]:
+    """x with its padding around it, which XLA would otherwise compute again for every tap."""
+    unpadded = window._replace(padding=((0, 0),) * len(window.padding))
+    return lax.optimization_barrier(taps.pad(x, window.padding)), unpadded
+
+
+def _per_tap(w: jax.Array) -> jax.Array:
+    """w [*K, 1, O] -> [T, O] in the accumulation dtype."""
+    return widen(w.reshape(-1, w.shape[-1]))
+
+
+def _repeat(x: jax.Array, p: Problem) -> jax.Array:
+    """x [N, *S, C] -> [N, *S, O]: each channel once for every output that reads it."""
+    multiplier = p.outputs // p.channels
+    return widen(x if multiplier == 1 else jnp.repeat(x, multiplier, axis=-1))
+
+
+def fits(p: Problem) -> bool:
+    return p.group == 1 and p.channels > 0 and 0 not in p.positions
+
+
+FORMULATION = Formulation(fits, forward, input_gradient, weight_gradient)

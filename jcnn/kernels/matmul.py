@@ -1,0 +1,44 @@
+"""A convolution as a matrix product of patches with the weights ("im2col").
+
+    patches [N, *M, T C]        the inputs that each output reads, tap by tap
+    y = patches W               with W [T C, O], the weights reshaped
+    dW = patches^T dy           dpatches = dy W^T, added where each tap had read x
+
+Flops 2 N M T C O for each map, none of them on zeros, at the speed of a matrix product; bytes: the patches,
+N M T C, are written and read.  A 1x1 kernel with stride 1 has x itself for patches, and windows that do
+not overlap make patches no larger than x: there nothing is faster.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jcnn.kernels import taps
+from jcnn.kernels.problem import Formulation, Problem
+
+
+def patches(x: jax.Array, p: Problem) -> jax.Array:
+    return jnp.concatenate(taps.gather(x, p.window), axis=-1)
+
+
+def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
+    return jnp.matmul(patches(x, p), w.reshape(-1, p.outputs), preferred_element_type=p.wide)
+
+
+def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
+    dpatches = jnp.matmul(dy, w.reshape(-1, p.outputs).T, preferred_element_type=p.wide)
+    return taps.scatter(jnp.split(dpatches, p.taps, axis=-1), p.window, p.size)
+
+
+def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
+    rows = patches(x, p).reshape(-1, p.taps * p.channels), dy.reshape(-1, p.outputs)
+    dw = lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=p.wide)
+    return dw.reshape(p.weight_shape)
+
+
+def overlaps(p: Problem) -> bool:
+    """Whether an input is read through more than one tap, so that patches are larger than x."""
+    return any(k > 1 and (k > s or d > 1) for k, s, d, _ in zip(*p.window, strict=True))
+
+
+FORMULATION = Formulation(lambda p: p.groups == 1, forward, input_gradient, weight_gradient)

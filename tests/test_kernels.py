@@ -1,0 +1,193 @@
+"""Formulations of convolution: all that fit give the same numbers, and the choice between them is the one
+that was measured to be fastest."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import jcnn
+from jcnn.conv import conv_reference
+from jcnn.geometry import window
+from jcnn.kernels import conv as kernel, depthwise, winograd
+from jcnn.kernels.problem import Problem, blocks_of
+
+from .checks import assert_close
+
+F32 = jnp.dtype("float32")
+
+
+def draw(shape):
+    return jnp.asarray(np.random.default_rng(sum(shape)).standard_normal(shape))
+
+
+# x, w, stride, dilation, padding, groups
+GEOMETRIES = {
+    "1-D stride": ((2, 11, 3), (5, 3, 2), 2, 1, ((0, 2),), 1),
+    "1-D dilated": ((2, 9, 2), (2, 2, 3), 2, 3, ((1, 1),), 1),
+    "2-D asymmetric": ((4, 7, 6, 2), (3, 3, 2, 3), 1, 1, ((0, 2), (1, 0)), 1),
+    "2-D cropped": ((2, 8, 7, 2), (2, 2, 2, 3), 3, 1, ((0, 0), (0, 0)), 1),
+    "padding beyond kernel": ((2, 4, 5, 2), (2, 2, 2, 3), 1, 1, ((3, 2), (0, 4)), 1),
+    "stride 4": ((2, 9, 8, 2), (7, 4, 2, 3), (4, 2), 1, ((3, 3), (1, 1)), 1),
+    "groups": ((2, 5, 6, 6), (3, 2, 2, 9), (2, 1), 1, ((1, 1), (0, 1)), 3),
+    "many groups": ((2, 5, 4, 36), (2, 2, 2, 36), 1, 1, ((0, 0), (0, 0)), 18),
+    "3-D": ((2, 5, 4, 6, 2), (3, 2, 2, 2, 3), (2, 1, 2), (1, 2, 1), ((1, 0), (0, 1), (1, 1)), 1),
+    "3-D groups": ((1, 3, 4, 3, 4), (2, 2, 2, 2, 2), 1, 1, ((0, 0), (0, 1), (0, 0)), 2),
+    "depthwise multiplier": ((4, 6, 5, 2), (3, 2, 1, 6), 1, 1, ((1, 1), (0, 1)), 2),
+    "depthwise 5x5": ((2, 8, 7, 3), (5, 5, 1, 3), 1, 1, ((2, 2), (2, 2)), 3),
+    "depthwise strided": ((2, 8, 9, 3), (4, 3, 1, 3), (2, 3), (1, 2), ((2, 1), (0, 2)), 3),
+    "depthwise 10x9": ((2, 11, 12, 2), (10, 9, 1, 2), 1, 1, ((5, 4), (4, 4)), 2),
+    "depthwise 10x9 stride": ((2, 13, 12, 2), (10, 9, 1, 2), 2, 1, ((5, 4), (4, 4)), 2),
+}
+
+
+def three_maps(f):
+    """x, w, dy -> y, dx, dw of a convolution f(x, w)."""
+
+    def maps(x, w, dy):
+        y, vjp = jax.vjp(f, x, w)
+        return y, *vjp(dy)
+
+    return maps
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_all_formulations_agree(name):
+    x_shape, w_shape, stride, dilation, padding, groups = GEOMETRIES[name]
+    config = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
+    w_ = window("conv", w_shape[:-2], size=x_shape[1:-1], stride=stride, dilation=dilation, padding=padding)
+    p = Problem(w_, groups, x_shape[0], x_shape[1:-1], x_shape[-1], w_shape[-1], jnp.dtype("float64"))
+    x, w = draw(x_shape), draw(w_shape)
+    dy = draw(jax.eval_shape(lambda x, w: conv_reference(x, w, **config), x, w).shape)
+    expected = jax.jit(three_maps(lambda x, w: conv_reference(x, w, **config)))(x, w, dy)
+
+    def run(x, w, dy):
+        def maps(algorithm):
+            return three_maps(lambda x, w: jcnn.conv(x, w, algorithm=algorithm, **config))(x, w, dy)
+
+        return {str(a): maps(a) for a in [None, *kernel.fitting(p)]}
+
+    for algorithm, got in jax.jit(run)(x, w, dy).items():
+        for part, a, b in zip(("y", "dx", "dw"), got, expected, strict=True):
+            scale = 1 + np.abs(b).max(initial=0)
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12 * scale, err_msg=f"{part} by {algorithm}")
+
+
+def choice(x, w, groups=1, **config) -> str:
+    window_ = window("conv", w[:-2], size=x[1:-1], **config)
+    p = Problem(window_, groups, x[0], x[1:-1], x[-1], w[-1], F32)
+    chosen = kernel._choose(p, None)
+    return next(name for name, f in kernel.FORMULATIONS.items() if f is chosen)
+
+
+@pytest.mark.parametrize(
+    ("expected", "x", "w", "config"),
+    [
+        ("winograd", (64, 32, 32, 64), (3, 3, 64, 64), {"padding": 1}),
+        ("native", (64, 32, 32, 16), (3, 3, 16, 64), {"padding": 1}),
+        ("native", (2, 8, 8, 64), (3, 3, 64, 64), {"padding": 1}),
+        ("native", (64, 32, 32, 64), (3, 3, 64, 64), {"padding": 2, "dilation": 2}),
+        ("matmul", (64, 32, 32, 64), (1, 1, 64, 128), {"stride": 2}),
+        ("matmul", (64, 32, 32, 64), (2, 2, 64, 128), {"stride": 2}),
+        ("taps", (16, 56, 56, 128), (3, 3, 1, 128), {"padding": 1, "groups": 128}),
+        ("blocks", (16, 28, 28, 256), (3, 3, 8, 256), {"padding": 1, "groups": 32}),
+        ("planes", (4, 16, 32, 32, 16), (3, 3, 3, 16, 32), {"padding": 1}),
+    ],
+)
+def test_choice_on_cpu(expected, x, w, config):
+    assert choice(x, w, **config) == expected
+
+
+def test_off_cpu_xla_chooses(monkeypatch):
+    monkeypatch.setattr(kernel, "on_cpu", lambda: False)
+    assert choice((16, 56, 56, 128), (3, 3, 1, 128), padding=1, groups=128) == "native"
+    assert choice((64, 32, 32, 64), (1, 1, 64, 128)) == "matmul"
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of one or a few examples, so that small arrays go through the loops over blocks."""
+    monkeypatch.setattr(winograd, "GRADIENT_BYTES", 10_000)
+    monkeypatch.setattr(winograd, "FORWARD_BYTES", 10_000)
+    monkeypatch.setattr(depthwise, "BLOCK_BYTES", 1_500)
+
+
+LOOPS = {
+    "winograd": ((12, 6, 6, 2), (3, 3, 2, 4), {"algorithm": "winograd"}),
+    "taps": ((12, 6, 6, 2), (3, 3, 1, 4), {"groups": 2, "algorithm": "taps"}),
+    "taps, large kernel": ((2, 10, 12, 2), (10, 10, 1, 2), {"groups": 2, "algorithm": "taps"}),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.usefixtures("small_blocks")
+def test_loops_over_blocks_and_their_transformations(name):
+    x_shape, w_shape, config = LOOPS[name]
+    plain = {**config, "algorithm": "native"}
+    x, w = draw(x_shape), draw(w_shape)
+    dy = draw(jax.eval_shape(lambda x, w: jcnn.conv(x, w, **config), x, w).shape)
+
+    def maps(x, w, dy, config=config):
+        return three_maps(lambda x, w: jcnn.conv(x, w, **config))(x, w, dy)
+
+    assert "while" in jax.jit(maps).lower(x, w, dy).as_text()
+    assert_close(jax.jit(maps)(x, w, dy), maps(x, w, dy, plain), 1e-11, "three maps")
+    batch = jnp.stack([x, 2 * x]), w, jnp.stack([dy, -dy])
+    mapped = [
+        jax.jit(jax.vmap(functools.partial(maps, config=c), (0, None, 0)))(*batch) for c in (config, plain)
+    ]
+    assert_close(*mapped, 1e-11, "vmap")
+
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.shard_map(
+        lambda x, w, dy: maps(x, w, dy)[::2],
+        mesh=mesh,
+        in_specs=(P("i"), P(), P("i")),
+        out_specs=(P("i"), P()),
+    )
+    assert_close(jax.jit(spread)(x, w, dy), maps(x, w, dy, plain)[::2], 1e-11, "shard_map")
+
+    def second(w, config):
+        return jnp.sum(jax.grad(lambda x: jnp.sum(jnp.sin(jcnn.conv(x, w, **config))))(x) ** 2)
+
+    twice = [jax.jit(jax.grad(functools.partial(second, config=c)))(w) for c in (config, plain)]
+    assert_close(*twice, 1e-10, "reverse over reverse")
+
+
+@pytest.mark.parametrize(
+    ("batch", "most", "block"), [(64, 10, 8), (7, 6, 1), (6, 100, 6), (5, 0, 1), (0, 3, 1)]
+)
+def test_blocks_of(batch, most, block):
+    assert blocks_of(batch, most) == block
+
+
+@pytest.mark.parametrize(("algorithm", "worse"), [("winograd", 2), ("winograd4", 20)])
+def test_error_of_winograd_against_direct(algorithm, worse):
+    """F(2x2) is no less accurate than the direct sum, F(4x4) is: hence only by name."""
+    x, w, dy = (draw(s).astype(F32) for s in ((4, 16, 16, 32), (3, 3, 32, 32), (4, 16, 16, 32)))
+    exact = jax.jit(three_maps(lambda x, w: conv_reference(x, w, padding="SAME")))(
+        *(a.astype("float64") for a in (x, w, dy))
+    )
+
+    def errors(algorithm):
+        run = jax.jit(three_maps(lambda x, w: jcnn.conv(x, w, padding="SAME", algorithm=algorithm)))
+        return np.array([np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(run(x, w, dy), exact, strict=True)])
+
+    ratio = errors(algorithm) / errors("native")
+    assert np.all(ratio < worse), ratio
+    assert algorithm == "winograd" or np.all(ratio > 2), ratio
+
+
+def test_unknown_and_unfit_algorithms_are_refused():
+    x, w = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 2))
+    with pytest.raises(ValueError, match=r"conv: algorithm.*'fft'.*'native', 'matmul'"):
+        jcnn.conv(x, w, algorithm="fft")
+    with pytest.raises(ValueError, match=r"conv: algorithm.*'winograd'"):
+        jcnn.conv(x, w, stride=2, algorithm="winograd")
+    with pytest.raises(ValueError, match=r"conv_input_grad: algorithm.*'taps'"):
+        jcnn.conv_input_grad(jnp.ones((1, 3, 3, 2)), w, input_size=5, algorithm="taps")
+    with pytest.raises(ValueError, match=r"conv_weight_grad: algorithm.*'planes'"):
+        jcnn.conv_weight_grad(x, jnp.ones((1, 3, 3, 2)), kernel_size=3, algorithm="planes")
