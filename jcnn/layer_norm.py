@@ -103,9 +103,11 @@ def _backward(res: LayerNormResiduals, dy: Values) -> tuple[Values, Channels, Ch
     rstd = _spread(res.rstd, c)
     xhat = (x - _spread(res.mean, c)) * rstd
     sum_dy, sum_dy_xhat = (_pixel_sums(a, res.blocks.pixels) for a in (dy, dy * xhat))
-    mean_g, mean_g_xhat = (
-        _spread(_block_mean(gamma * sums, x, res.blocks), c) for sums in (sum_dy, sum_dy_xhat)
-    )
+    if res.blocks.pixels:
+        sum_g, sum_g_xhat = gamma * sum_dy, gamma * sum_dy_xhat
+    else:  # the same again, in an order in which XLA does not keep dy xhat for two sums over it
+        sum_g, sum_g_xhat = gamma * dy, gamma * dy * xhat
+    mean_g, mean_g_xhat = (_spread(_block_mean(sums, x, res.blocks), c) for sums in (sum_g, sum_g_xhat))
     dx = rstd * (gamma * dy - mean_g - xhat * mean_g_xhat)
     return dx, pixel_sum(sum_dy_xhat), pixel_sum(sum_dy)
 

@@ -10,7 +10,7 @@ Forward.  With the target t (one-hot, or the given distribution q, mixed with la
     nll  = lse - z                              the negative log-probability of every class
     loss = sum(v t nll) + zeta lse^2            0 log 0 = 0: a class of weight v t = 0 adds nothing
 
-The one-hot q is never built: with ints, sum(v q nll) is the nll of one class.
+The one-hot q is never built: with ints, sum(v q nll) is v nll of one class, and sum(v q) its v.
 
 Backward.  With p = exp(z - lse), lse' = sum(p z'), so
 
@@ -57,12 +57,22 @@ class CrossEntropyResiduals:
     z_loss: float | int = static()
 
 
-def _target(labels: Array, classes: int, smoothing: float | int, dtype) -> Array:
-    """t [..., K]; for int labels a comparison with the class numbers, which XLA fuses away."""
-    if jnp.issubdtype(labels.dtype, jnp.integer):
+def _is_class(labels: Array) -> bool:
+    return jnp.issubdtype(labels.dtype, jnp.integer)
+
+
+def _distribution(labels: Array, classes: int, dtype) -> Array:
+    """q [..., K]; for int labels a comparison with the class numbers, which XLA fuses away."""
+    if _is_class(labels):
         labels = _widened(labels)
         labels = jnp.arange(classes, dtype=labels.dtype) == labels[..., None]
-    return (1 - smoothing) * labels.astype(dtype) + smoothing / classes
+    return labels.astype(dtype)
+
+
+def _under_label(values: Array, labels: Array) -> Array:
+    """sum(q values) for int labels: the value of one class, [...], without a pass over all of them."""
+    index = jnp.clip(_widened(labels), 0, values.shape[-1] - 1)
+    return jnp.take_along_axis(values, index[..., None], -1)[..., 0]
 
 
 def _invalid(labels: Array, classes: int) -> Array | None:
@@ -128,37 +138,57 @@ def softmax_cross_entropy_fwd(
     z = widen(logits)
     classes = z.shape[-1]
     lse = jax.nn.logsumexp(z, axis=-1)
-    vt = _weighted_target(labels, class_weights, classes, label_smoothing, z.dtype)
-    nll = jnp.where(vt == 0, 0, lse[..., None] - z)
-    loss = _settle(jnp.sum(vt * nll, -1) + z_loss * lse**2, labels, classes, ignore_index)
+    loss = z_loss * lse**2
+    if label_smoothing < 1:
+        loss += (1 - label_smoothing) * _nll_of_labels(z, lse, labels, class_weights)
+    if label_smoothing > 0:
+        v = 1 if class_weights is None else widen(class_weights)
+        loss += label_smoothing / classes * jnp.sum(jnp.where(v == 0, 0, v * (lse[..., None] - z)), -1)
+    loss = _settle(loss, labels, classes, ignore_index)
     return loss.astype(logits.dtype), CrossEntropyResiduals(
         logits, labels, class_weights, lse, label_smoothing, ignore_index, z_loss
     )
 
 
-def _weighted_target(labels, class_weights, classes, smoothing, dtype) -> Array:
-    target = _target(labels, classes, smoothing, dtype)
-    return target if class_weights is None else widen(class_weights) * target
+def _nll_of_labels(z: Array, lse: Array, labels: Array, class_weights: Array | None) -> Array:
+    """sum(v q nll), [...]"""
+    if _is_class(labels):
+        nll = lse - _under_label(z, labels)
+        v = _weight(labels, class_weights, z.dtype)
+        return jnp.where(v == 0, 0, v * nll)
+    vq = widen(labels) if class_weights is None else widen(class_weights) * widen(labels)
+    return jnp.sum(jnp.where(vq == 0, 0, vq * (lse[..., None] - z)), -1)
+
+
+def _weight(labels: Array, class_weights: Array | None, dtype) -> Array:
+    """sum(v q), [...]"""
+    if _is_class(labels):
+        if class_weights is None:
+            return jnp.ones(labels.shape, dtype)
+        v = widen(class_weights)
+        return _under_label(jnp.broadcast_to(v, (*labels.shape, v.shape[0])), labels)
+    return jnp.sum(widen(labels) if class_weights is None else widen(class_weights) * widen(labels), -1)
 
 
 def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
     z = res.logits.astype(res.lse.dtype)
     classes, lse = z.shape[-1], res.lse[..., None]
     dloss = dloss.astype(z.dtype)[..., None]
-    vt = _weighted_target(res.labels, res.class_weights, classes, res.label_smoothing, z.dtype)
+    smoothing = res.label_smoothing
+    v = jnp.ones((), z.dtype) if res.class_weights is None else widen(res.class_weights)
+    t = (1 - smoothing) * _distribution(res.labels, classes, z.dtype) + smoothing / classes
+    weight = (1 - smoothing) * _weight(res.labels, res.class_weights, z.dtype) + smoothing * jnp.mean(v)
     p = jnp.exp(z - lse)
-    dz = dloss * (p * (jnp.sum(vt, -1, keepdims=True) + 2 * res.z_loss * lse) - vt)
+    dz = dloss * (p * (weight[..., None] + 2 * res.z_loss * lse) - v * t)
     dz = _settle(dz, res.labels, classes, res.ignore_index, extra_axes=1)
 
     dv = dq = None
     if res.class_weights is not None:
-        t = _target(res.labels, classes, res.label_smoothing, z.dtype)
         per_class = dloss * t * jnp.where(t == 0, 0, lse - z)
         per_class = _settle(per_class, res.labels, classes, res.ignore_index, extra_axes=1)
         dv = jnp.sum(per_class, range(z.ndim - 1))
     if jnp.issubdtype(res.labels.dtype, jnp.floating):
-        v = 1 if res.class_weights is None else widen(res.class_weights)
-        dq = dloss * (1 - res.label_smoothing) * v * (lse - z)
+        dq = dloss * (1 - smoothing) * v * (lse - z)
     return dz, dq, dv
 
 

@@ -8,7 +8,7 @@ Forward.  With independent draws m that are 1 with probability 1 - rate and 0 ot
 
 Backward.  For the same draws y is linear in x:
 
-    dx = dy m / (1 - rate)        m is drawn again from the key, not kept
+    dx = dy m / (1 - rate)        m is kept, a byte each: to draw it again takes 20 times as long
 
 Kinks.  None.  rate = 1 is refused: it would divide by zero.
 Reference.  Srivastava et al. 2014, JMLR 15, section 4.
@@ -16,7 +16,7 @@ Reference.  Srivastava et al. 2014, JMLR 15, section 4.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Bool, Float, Key, UInt32
 
 from jcnn import check
 from jcnn.residuals import residuals, static
@@ -28,12 +28,8 @@ AnyKey = Key[Array, ""] | UInt32[Array, " words"]
 
 @residuals
 class DropoutResiduals:
-    key: AnyKey  # the draws come from it again
+    kept: Bool[Array, "*shape"]  # m
     rate: float | int = static()
-
-
-def _drop(x: Array, key: Array, rate: float | int) -> Array:
-    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0)
 
 
 def dropout_fwd(x: Values, key: AnyKey, *, rate: float | int) -> tuple[Values, DropoutResiduals]:
@@ -51,11 +47,12 @@ def dropout_fwd(x: Values, key: AnyKey, *, rate: float | int) -> tuple[Values, D
         TypeError: x is not floating point, or key is not a PRNG key.
         ValueError: rate outside [0, 1).
     """
-    return _drop(x, key, rate), DropoutResiduals(key, rate)
+    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(kept, x / (1.0 - rate), 0), DropoutResiduals(kept, rate)
 
 
 def dropout_bwd(res: DropoutResiduals, dy: Values) -> tuple[Values, None]:
-    return _drop(dy, res.key, res.rate), None
+    return jnp.where(res.kept, dy / (1.0 - res.rate), 0), None
 
 
 def dropout_reference(x, key, *, rate):

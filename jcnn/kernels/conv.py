@@ -29,6 +29,7 @@ FORMULATIONS = {
     "winograd": winograd.formulation(2),
     "winograd4": winograd.formulation(4),
 }
+FEW_CHANNELS = 8  # of the input: patches are small, and XLA's convolution slow
 PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by zero inputs save
 
 
@@ -44,8 +45,8 @@ def input_gradient(
     """dx[n, j, c] = sum of dy[n, i, o] w[t, c, o] over all i, t with i s + t d - lo = j, and o."""
     p = Problem(window, groups, len(dy), size, w.shape[-2] * groups, w.shape[-1], dy.dtype)
     chosen = _choose(p, algorithm)
-    if algorithm is None and chosen is native.FORMULATION and _phases_pay(p):
-        chosen = phases.FORMULATION
+    if algorithm is None and on_cpu() and chosen is native.FORMULATION:
+        chosen = FORMULATIONS[_fastest_input_gradient(p)]
     return chosen.input_gradient(dy, w, p)
 
 
@@ -84,10 +85,9 @@ def _fastest_on_cpu(p: Problem) -> str:
     return "native"
 
 
-def _phases_pay(p: Problem) -> bool:
-    return (
-        on_cpu()
-        and max(p.window.stride) > 1
-        and phases.FORMULATION.fits(p)
-        and phases.waste(p) <= PHASES_WASTE
-    )
+def _fastest_input_gradient(p: Problem) -> str:
+    """Where the forward is fastest natively, which on CPU is at its worst with few channels to compute."""
+    strided = max(p.window.stride) > 1
+    if strided and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
+        return "phases"
+    return "matmul" if p.groups == 1 and (strided or p.channels <= FEW_CHANNELS) else "native"

@@ -7,7 +7,7 @@ which is limited by reading memory or, for large kernels, by reading x from cach
 convolution takes 30 to 50 times as long on CPU.
 
 The weight gradient dw[t] = sum x[i s + t d - lo] dy[i] is one sum over pixels per tap.  Examples go through
-in blocks, so that x and dy are read from memory once and from cache T times.
+in blocks, so that x and dy are read from memory once and from cache T times, and the kernel row by row.
 """
 
 import math
@@ -45,19 +45,18 @@ def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
-    def sums(x: jax.Array, dy: jax.Array, window: Window) -> jax.Array:
-        x, window = _padded(x, window)
-        products = (lax.optimization_barrier(a * dy) for a in taps.gather(x, window))
-        return jnp.stack([jnp.sum(a.reshape(-1, p.outputs), 0) for a in products])
+    def block(x: jax.Array, dy: jax.Array) -> jax.Array:
+        dy = widen(dy)
 
-    if p.taps > UNROLLED_TAPS:
-        wide = widen(dy)
-        dw = _rows(lambda x, window, _: sums(x, wide, window), _repeat(x, p), p.window)
-        return lax.map(dw, jnp.arange(p.window.kernel[0])).reshape(p.weight_shape)
+        def sums(x: jax.Array, window: Window, _) -> jax.Array:
+            products = (lax.optimization_barrier(a * dy) for a in taps.gather(x, window))
+            return jnp.stack([jnp.sum(a.reshape(-1, p.outputs), 0) for a in products])
+
+        return lax.map(_rows(sums, _repeat(x, p), p.window), jnp.arange(p.window.kernel[0]))
+
     bytes_each = math.prod(p.size) * p.outputs * p.wide.itemsize
-    block = blocks_of(p.batch, BLOCK_BYTES // max(1, bytes_each))
-    dw = sum_over_blocks(lambda x, dy: sums(_repeat(x, p), widen(dy), p.window), block, x, dy)
-    return dw.reshape(p.weight_shape)
+    size = blocks_of(p.batch, BLOCK_BYTES // max(1, bytes_each))
+    return sum_over_blocks(block, size, x, dy).reshape(p.weight_shape)
 
 
 def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
@@ -81,16 +80,11 @@ def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
 def _rows(f: Callable, x: jax.Array, window: Window) -> Callable:
     """a -> f(the part of x that row a of the kernel reads, the window of one row over it, a)."""
     rows, s, d = window.output_size(x.shape[1:-1])[0], window.stride[0], window.dilation[0]
-    x, w = _padded(x, window)
-    one_row = Window((1, *w.kernel[1:]), w.stride, (1, *w.dilation[1:]), w.padding)
+    # Padded once: XLA would compute the padding again for every tap.
+    x = lax.optimization_barrier(taps.pad(x, window.padding))
+    one_row = window._replace(kernel=(1, *window.kernel[1:]), padding=((0, 0),) * len(window.padding))
     span = (rows - 1) * s + 1
     return lambda a: f(lax.dynamic_slice_in_dim(x, a * d, span, 1), one_row, a)
-
-
-def _padded(x: jax.Array, window: Window) -> tuple[jax.Array, Window]:
-    """x with its padding around it, which XLA would otherwise compute again for every tap."""
-    unpadded = window._replace(padding=((0, 0),) * len(window.padding))
-    return lax.optimization_barrier(taps.pad(x, window.padding)), unpadded
 
 
 def _per_tap(w: jax.Array) -> jax.Array:

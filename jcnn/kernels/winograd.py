@@ -35,7 +35,7 @@ from jcnn.kernels.problem import Formulation, Problem, blocks_of, in_blocks, sum
 # Of V, per block of examples: what stays in the outer caches beside the products, or beside E and the sums.
 FORWARD_BYTES = 2**23
 GRADIENT_BYTES = 2**22
-CHANNELS, TILES, WASTE = 32, 512, 1.4  # see `pays`
+CHANNELS, TILES, WASTE = 32, 1024, 1.4  # see `pays`
 
 MATRICES = {
     2: (  # points 0, 1, -1
