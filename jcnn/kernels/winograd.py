@@ -64,8 +64,6 @@ MATRICES = {
     ),
 }
 
-Grid = list[list[jax.Array]]
-
 
 def fits(p: Problem) -> bool:
     """A 3x3 kernel, stride 1, no dilation, no groups, and something to compute."""
@@ -81,15 +79,12 @@ def formulation(m: int) -> Formulation:
         u = _both_sides(g, widen(w)).reshape(points**2, p.channels, p.outputs)
 
         def block(x: jax.Array) -> jax.Array:
-            v = _stack(_apply(bt, _input_tiles(x, m, p)))
-            products = lax.optimization_barrier(_batched_matmul(v, u, contract=2))
-            tiles = (len(x), *_tiles(m, p))
-            at_points = [[part.reshape(*tiles, -1) for part in row] for row in _grid(products, points)]
-            return _untile(_apply(at, at_points))[:, : p.positions[0], : p.positions[1]]
+            products = _batched_matmul(_input_tiles(bt, x, m, p), u, contract=2)
+            products = lax.optimization_barrier(products)
+            return _untile(at, products.reshape(points, points, len(x), *_tiles(m, p), -1), p)
 
-        return in_blocks(block, _block(m, p, FORWARD_BYTES), widen(x)).reshape(
-            p.batch, *p.positions, p.outputs
-        )
+        blocks = in_blocks(block, _block(m, p, FORWARD_BYTES), widen(x))
+        return blocks.reshape(p.batch, *p.positions, p.outputs)
 
     def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
         transpose = p._replace(
@@ -102,8 +97,7 @@ def formulation(m: int) -> Formulation:
 
     def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
         def block(x: jax.Array, dy: jax.Array) -> jax.Array:
-            v = _stack(_apply(bt, _input_tiles(x, m, p)))
-            e = _stack(_apply(at.T, _output_tiles(dy, m, p)))
+            v, e = _input_tiles(bt, x, m, p), _output_tiles(at.T, dy, m, p)
             return _batched_matmul(v, e, contract=1)
 
         products = sum_over_blocks(block, _block(m, p, GRADIENT_BYTES), widen(x), widen(dy))
@@ -135,54 +129,48 @@ def _both_sides(matrix: np.ndarray, w: jax.Array) -> jax.Array:
     return jnp.einsum("ia,ab...,jb->ij...", m, w, m, precision=lax.Precision.HIGHEST)
 
 
-def _input_tiles(x: jax.Array, m: int, p: Problem) -> Grid:
-    """d[i][j] [N, tiles down, tiles across, C]: pixel (i, j) of every overlapping tile of m + 2."""
-    extents = [t * m + 2 for t in _tiles(m, p)]
-    pads = zip(p.window.padding, extents, p.size, strict=True)
-    x = taps.pad(x, tuple((lo, extent - n - lo) for (lo, _), extent, n in pads))
-    return _strided(x, m + 2, m, p)
+def _input_tiles(bt: np.ndarray, x: jax.Array, m: int, p: Problem) -> jax.Array:
+    """V [(m + 2)^2, tiles, C]: B^T d B of all tiles d, which overlap by 2."""
+    pads = zip(p.window.padding, _tiles(m, p), p.size, strict=True)
+    x = taps.pad(x, tuple((lo, t * m + 2 - n - lo) for (lo, _), t, n in pads))
+    return _transform(bt, x, m, p)
 
 
-def _output_tiles(dy: jax.Array, m: int, p: Problem) -> Grid:
-    """The same of dy, tiles of m that do not overlap."""
+def _output_tiles(a: np.ndarray, dy: jax.Array, m: int, p: Problem) -> jax.Array:
+    """E [(m + 2)^2, tiles, O]: A d A^T of all tiles d of dy, which do not overlap."""
     dy = taps.pad(dy, tuple((0, t * m - n) for t, n in zip(_tiles(m, p), p.positions, strict=True)))
-    return _strided(dy, m, m, p)
+    return _transform(a, dy, m, p)
 
 
-def _strided(x: jax.Array, size: int, m: int, p: Problem) -> Grid:
+def _transform(matrix: np.ndarray, x: jax.Array, m: int, p: Problem) -> jax.Array:
+    """matrix d matrix^T of all tiles of x, a new one every m pixels: first down, then across."""
     down, across = ((t - 1) * m + 1 for t in _tiles(m, p))
-    return [[x[:, i : i + down : m, j : j + across : m] for j in range(size)] for i in range(size)]
+    size = matrix.shape[1]
+    rows = _combine(matrix, [x[:, i : i + down : m] for i in range(size)], 0)
+    tiles = _combine(matrix, [rows[:, :, :, j : j + across : m] for j in range(size)], 1)
+    return tiles.reshape(-1, math.prod(tiles.shape[2:-1]), x.shape[-1])
 
 
-def _apply(matrix: np.ndarray, d: Grid) -> Grid:
-    """matrix d matrix^T, spelled out: most entries are 0 or 1."""
-    columns = [_combine(matrix, [row[j] for row in d]) for j in range(len(d[0]))]
-    return [_combine(matrix, list(row)) for row in zip(*columns, strict=True)]
+def _untile(at: np.ndarray, products: jax.Array, p: Problem) -> jax.Array:
+    """A^T [products] A, [points, points, N, tiles down, tiles across, O] -> [N, *M, O]"""
+    rows = _combine(at, list(products), 0)
+    tiles = _combine(at, [rows[:, j] for j in range(products.shape[1])], 1)
+    m, _, n, down, across, o = tiles.shape
+    y = tiles.transpose(2, 3, 0, 4, 1, 5).reshape(n, down * m, across * m, o)
+    return y[:, : p.positions[0], : p.positions[1]]
 
 
-def _combine(matrix: np.ndarray, parts: list[jax.Array]) -> list[jax.Array]:
+def _combine(matrix: np.ndarray, parts: list[jax.Array], axis: int) -> jax.Array:
+    """The matrix times the parts, which it numbers, stacked; spelled out, as most entries are 0 or 1.
+
+    Kept in memory: XLA would compute it again wherever it is used.
+    """
+
     def times(a: np.generic, part: jax.Array) -> jax.Array:
         return part if a == 1 else -part if a == -1 else part * jnp.asarray(a, part.dtype)
 
     terms = [[times(a, part) for a, part in zip(row, parts, strict=True) if a] for row in matrix]
-    return [sum(row[1:], start=row[0]) for row in terms]
-
-
-def _stack(d: Grid) -> jax.Array:
-    """[points, tiles, channels], computed once and kept."""
-    flat = [part.reshape(-1, part.shape[-1]) for row in d for part in row]
-    return lax.optimization_barrier(jnp.stack(flat))
-
-
-def _grid(a: jax.Array, points: int) -> Grid:
-    return [[a[i * points + j] for j in range(points)] for i in range(points)]
-
-
-def _untile(y: Grid) -> jax.Array:
-    """Grid of [N, tiles down, tiles across, O] -> [N, rows, columns, O]"""
-    grid = jnp.stack([jnp.stack(row, 3) for row in y], 2)
-    n, down, m, across, _, o = grid.shape
-    return grid.reshape(n, down * m, across * m, o)
+    return lax.optimization_barrier(jnp.stack([sum(row[1:], start=row[0]) for row in terms], axis))
 
 
 def _batched_matmul(a: jax.Array, b: jax.Array, *, contract: int) -> jax.Array:
