@@ -86,7 +86,7 @@ def conv_fwd(
         dilation: distance between neighbouring taps of the kernel.
         groups: number of groups of channels that do not mix; groups = C is a depthwise convolution.
         algorithm: how forward and backward are computed, a name in `jcnn.kernels.conv`; by default what is
-            fastest here.  "native" is XLA's convolution.
+            fastest here, which for large images may spread a NaN to its neighbours: "native" does not.
 
     Returns:
         [N, *M, O] in x's dtype, with M = floor((S + low + high - dilation (K - 1) - 1) / stride) + 1.

@@ -7,16 +7,23 @@ formulation computes them.
     blocks      dense convolutions over blocks of groups                          groups
     planes      a sum of two-dimensional convolutions                             three dimensions
     phases      the input gradient of a strided convolution without its zeros     no groups, no dilation
+    bands       the width moved into the channels: band matrices                  2-D, no groups
     winograd    F(2x2, 3x3): 2.25 times fewer multiplications                     3x3, stride 1, no groups
     winograd4   F(4x4, 3x3): 4 times fewer, at 5 to 10 times the rounding error   the same; only by name
+
+Blocks, phases, bands and Winograd multiply by zeros, or add and subtract, values that a direct sum keeps
+apart, so a NaN or an infinity comes out in more places: in all groups of a block, in a row, in a tile.
+They are chosen for large problems only; `algorithm="native"` or "matmul" keeps such values in their windows.
 
 Shapes: x [N, *S, C], w [*K, C/groups, O], y and dy [N, *M, O].
 """
 
+import math
+
 import jax
 
 from jcnn.geometry import Ints, Window
-from jcnn.kernels import blocks, depthwise, matmul, native, on_cpu, phases, planes, winograd
+from jcnn.kernels import bands, blocks, depthwise, matmul, native, on_cpu, phases, planes, winograd
 from jcnn.kernels.problem import Formulation, Problem
 
 FORMULATIONS = {
@@ -26,10 +33,12 @@ FORMULATIONS = {
     "blocks": blocks.FORMULATION,
     "planes": planes.FORMULATION,
     "phases": phases.FORMULATION,
+    "bands": bands.FORMULATION,
     "winograd": winograd.formulation(2),
     "winograd4": winograd.formulation(4),
 }
-FEW_CHANNELS = 8  # of the input: patches are small, and XLA's convolution slow
+FEW_CHANNELS, FEW_TAPS = 8, 9  # patches of the input are small, and XLA's convolution slow
+LARGE = 4096  # outputs per channel; with fewer, there is nothing to gain by the formulations that mix values
 PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by zero inputs save
 
 
@@ -76,10 +85,14 @@ def _fastest_on_cpu(p: Problem) -> str:
         return "matmul"
     if p.groups > 1 and depthwise.fits(p):
         return "taps"
+    if p.rank == 3 and p.groups == 1:
+        return "planes"
+    if not _large(p):
+        return "native"
     if p.groups > 1:
         return "blocks"
-    if p.rank == 3:
-        return "planes"
+    if bands.FORMULATION.fits(p) and bands.pays(p):
+        return "bands"
     if winograd.fits(p) and winograd.pays(2, p):
         return "winograd"
     return "native"
@@ -88,6 +101,11 @@ def _fastest_on_cpu(p: Problem) -> str:
 def _fastest_input_gradient(p: Problem) -> str:
     """Where the forward is fastest natively, which on CPU is at its worst with few channels to compute."""
     strided = max(p.window.stride) > 1
-    if strided and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
+    if strided and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE and _large(p):
         return "phases"
-    return "matmul" if p.groups == 1 and (strided or p.channels <= FEW_CHANNELS) else "native"
+    few = p.channels <= FEW_CHANNELS and p.taps <= FEW_TAPS
+    return "matmul" if p.groups == 1 and (strided or few) else "native"
+
+
+def _large(p: Problem) -> bool:
+    return p.batch * math.prod(p.positions) >= LARGE

@@ -56,8 +56,9 @@ def _conv_cases() -> dict:
             {"padding": ((1, 1), (0, 2)), "algorithm": "winograd"},
         ),
         "winograd4": ((normal(27, 2, 6, 5, 3), normal(28, 3, 3, 3, 4)), {"algorithm": "winograd4"}),
+        "bands": ((X2, normal(35, 3, 3, 4, 2)), {"stride": (1, 2), "padding": 1, "algorithm": "bands"}),
         "phases": ((X2, normal(30, 3, 3, 4, 2)), {"stride": (2, 3), "padding": 1, "algorithm": "phases"}),
-        "native groups": ((X2, normal(31, 3, 2, 2, 6)), {"groups": 2, "stride": 2, "algorithm": "native"}),
+        "blocks": ((X2, normal(31, 3, 2, 2, 6)), {"groups": 2, "stride": 2, "algorithm": "blocks"}),
         "native depthwise": ((X2, normal(32, 3, 2, 1, 8)), {"groups": 4, "algorithm": "native"}),
         "native 3-D": ((normal(33, 1, 3, 4, 5, 2), normal(34, 2, 3, 2, 2, 3)), {"algorithm": "native"}),
     }
