@@ -13,7 +13,7 @@ compared before they are timed; ratios are medians over rounds, with quartiles. 
 against itself. JAX's own contestants have JAX's default flags, as has the jcnn they are compared with;
 PyTorch meets jcnn compiled with `jcnn.compiler_options()`.
 
-Result: see docs/records.
+Result: experiments/results/benchmark-*.md; README.md sums it up.
 """
 
 import datetime

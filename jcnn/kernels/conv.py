@@ -100,11 +100,13 @@ def _fastest_on_cpu(p: Problem) -> str:
 
 def _fastest_input_gradient(p: Problem) -> str:
     """Where the forward is fastest natively, which on CPU is at its worst with few channels to compute."""
+    if not _large(p):
+        return "native"
     strided = max(p.window.stride) > 1
-    if strided and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE and _large(p):
+    if strided and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
         return "phases"
-    few = p.channels <= FEW_CHANNELS and p.taps <= FEW_TAPS
-    return "matmul" if p.groups == 1 and (strided or few) else "native"
+    patches_pay = p.groups == 1 and p.taps <= FEW_TAPS and (strided or p.channels <= FEW_CHANNELS)
+    return "matmul" if patches_pay else "native"
 
 
 def _large(p: Problem) -> bool:

@@ -6,9 +6,9 @@ divisible by s, and the outputs i that read them lie at fixed distances from q:
     dx[q s + r] = sum over such t of dy[q + (r + lo - t) / s] w[t]^T
 
 So all prod(s) phases together are one convolution of dy with stride 1 and prod(s) C output channels, which
-are then dealt out to their places.  Flops 2 N M C O prod(s ceil(K / s)): no multiplication by the zeros
-that a transposed convolution puts between the entries of dy, and few by zeros in the weights if s
-divides K, or nearly.  Bytes: dy and dx, dx twice.
+are then dealt out to their places.  Flops 2 N M C O prod(s n), with n offsets on an axis: none by the zeros
+that a transposed convolution puts between the entries of dy, and few by zeros in the weights if the phases
+have nearly the same offsets.  Bytes: dy and dx, dx twice.
 """
 
 import itertools
@@ -24,8 +24,8 @@ from jcnn.kernels.problem import Formulation, Problem
 
 def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
     stride, rank = p.window.stride, p.rank
-    reads = [_reads(*axis) for axis in zip(p.window.kernel, stride, p.window.padding, strict=True)]
-    low, high = [min(o for _, o in r) for r in reads], [max(o for _, o in r) for r in reads]
+    reads = _reads(p)
+    low, high = zip(*map(_span, reads), strict=True)
     quotients = tuple(-(-n // s) for n, s in zip(p.size, stride, strict=True))
 
     def tap(phase: Ints, offset: Ints) -> jax.Array:
@@ -52,15 +52,19 @@ def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
     return _deal(dx, quotients, p)
 
 
-def _reads(kernel: int, stride: int, padding: tuple[int, int]) -> dict[tuple[int, int], int]:
-    """(phase r, offset (r + lo - t) / s) -> tap t, on one axis."""
-    lo = padding[0]
-    return {
-        (r, (r + lo - t) // stride): t
-        for r in range(stride)
-        for t in range(kernel)
-        if (r + lo - t) % stride == 0
-    }
+def _reads(p: Problem) -> list[dict[tuple[int, int], int]]:
+    """On every axis (phase r, offset (r + lo - t) / s) -> tap t."""
+    axes = zip(p.window.kernel, p.window.stride, p.window.padding, strict=True)
+    return [
+        {(r, (r + lo - t) // s): t for r in range(s) for t in range(k) if (r + lo - t) % s == 0}
+        for k, s, (lo, _) in axes
+    ]
+
+
+def _span(reads: dict[tuple[int, int], int]) -> tuple[int, int]:
+    """The smallest and the largest offset."""
+    offsets = [offset for _, offset in reads]
+    return min(offsets), max(offsets)
 
 
 def _deal(dx: jax.Array, quotients: Ints, p: Problem) -> jax.Array:
@@ -75,7 +79,8 @@ def _deal(dx: jax.Array, quotients: Ints, p: Problem) -> jax.Array:
 
 def waste(p: Problem) -> float:
     """Multiplications per one that counts."""
-    return math.prod(s * -(-k // s) / k for k, s in zip(p.window.kernel, p.window.stride, strict=True))
+    widths = (high - low + 1 for low, high in map(_span, _reads(p)))
+    return math.prod(s * n / k for k, s, n in zip(p.window.kernel, p.window.stride, widths, strict=True))
 
 
 FORMULATION = Formulation(

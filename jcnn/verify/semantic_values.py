@@ -217,7 +217,7 @@ DROPOUT: dict[str, Error] = {
     "scaled twice": cotangent(0, lambda dx, res, dy: dx / (1 - res.rate)),
     "mask forgotten": cotangent(0, lambda dx, res, dy: widen(dy) / (1 - res.rate)),
     "mask inverted": cotangent(0, lambda dx, res, dy: widen(dy) / (1 - res.rate) - dx),
-    "another mask": residual(key=lambda key: jax.random.fold_in(key, 1)),
+    "another mask": residual(kept=lambda kept: jnp.roll(kept, 1)),
 }
 SOFTMAX_CROSS_ENTROPY: dict[str, Error] = {
     "labels not subtracted": cotangent(0, lambda dz, res, dloss: _probabilities(res, dloss)),
