@@ -38,7 +38,7 @@ FORMULATIONS = {
     "winograd4": winograd.formulation(4),
 }
 FEW_CHANNELS, FEW_TAPS = 8, 9  # patches of the input are small, and XLA's convolution slow
-LARGE = 4096  # outputs per channel; with fewer, there is nothing to gain by the formulations that mix values
+LARGE = 512  # outputs per channel; with fewer, there is nothing to gain by the formulations that mix values
 PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by zero inputs save
 
 
