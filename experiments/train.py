@@ -42,6 +42,7 @@ import jcnn
 from experiments import figures
 from experiments.config import MODELS, OPTIMIZERS, SCHEDULES, Config, parse, resolve
 from experiments.data import Dataset, UserError, load
+from experiments.folder import result_folder
 
 EVALUATION_BATCH = 500
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "jcnn")
@@ -211,20 +212,6 @@ def finite(metrics: Any, config: Config, epoch: int) -> list[float]:
     return [loss, accuracy]
 
 
-def result_folder(config: Config) -> Path:
-    """Makes the folder for the results and makes sure that files can be written to it."""
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = config.out or Path("runs", f"{config.dataset}-{config.model}-seed{config.seed}-{now}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise UserError(
-            f"--out: got {out} ({error.strerror}), expected a folder that can be written to"
-        ) from None
-    return out
-
-
 def train(config: Config) -> dict[str, Any]:
     """Trains, evaluates after every epoch and writes the results; the dict is the content of `summary.json`.
 
@@ -244,7 +231,9 @@ def train(config: Config) -> dict[str, Any]:
         params, state = jax.tree.map(jnp.float32, net.init(init_key, image_shape))
     except ValueError as error:
         raise UserError(f"--model: got {config.model} for images of shape {image_shape}: {error}") from None
-    config = dataclasses.replace(config, out=result_folder(config))
+    config = dataclasses.replace(
+        config, out=result_folder(config.out, f"{config.dataset}-{config.model}-seed{config.seed}")
+    )
     console = Console(highlight=False, soft_wrap=True)
     print(net.summary(image_shape))
 

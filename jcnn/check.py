@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jcnn.kernels import accumulator
+
 
 def fail(op: str, argument: str, got: Any, expected: str, error: type[Exception] = ValueError) -> NoReturn:
     raise error(f"jcnn.{op}: {argument}: got {got}, expected {expected}") from None
@@ -34,6 +36,20 @@ def ranks(op: str, name: str, a: jax.Array, allowed: range | tuple[int, ...], la
 def shape(op: str, name: str, a: jax.Array | None, expected: tuple[int, ...], why: str = "") -> None:
     if a is not None and a.shape != expected:
         fail(op, name, f"shape {a.shape}", f"shape {expected}{why and ' ' + why}")
+
+
+def per_channel(op: str, x: jax.Array, **arrays: jax.Array) -> None:
+    """All arrays are [C] for x [..., C], in x's dtype or in the one that its sums are accumulated in."""
+    for name, a in arrays.items():
+        floating(op, **{name: a})
+        shape(op, name, a, x.shape[-1:], "like x's last axis")
+        if a.dtype not in (x.dtype, accumulator(x.dtype)):
+            fail(op, name, f"dtype {a.dtype}", f"{x.dtype} like x, or float32", TypeError)
+
+
+def epsilon(op: str, value: Any) -> None:
+    if not (isinstance(value, float) and value > 0):
+        fail(op, "eps", repr(value), "a float > 0")
 
 
 def choice(op: str, name: str, value: Any, allowed: tuple) -> None:

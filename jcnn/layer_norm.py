@@ -41,7 +41,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jcnn import check
-from jcnn.kernels import accumulator, widen
+from jcnn.kernels import widen
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
@@ -122,13 +122,8 @@ def _reference(x: Array, gamma: Array, beta: Array, eps: float, blocks: Blocks) 
 
 def _check_arrays(op: str, x: Array, eps: float, **channels: Array) -> None:
     check.floating(op, x=x)
-    for name, a in channels.items():
-        check.floating(op, **{name: a})
-        check.shape(op, name, a, x.shape[-1:], "like x's last axis")
-        if a.dtype not in (x.dtype, accumulator(x.dtype)):
-            check.fail(op, name, f"dtype {a.dtype}", f"{x.dtype} like x, or float32", TypeError)
-    if not (isinstance(eps, float) and eps > 0):
-        check.fail(op, "eps", repr(eps), "a float > 0")
+    check.per_channel(op, x, **channels)
+    check.epsilon(op, eps)
 
 
 def layer_norm_fwd(

@@ -16,7 +16,7 @@ Reference.  Touvron et al. 2021, arXiv:2103.17239, section 3 (there with gamma =
 from jaxtyping import Array, Float
 
 from jcnn import check
-from jcnn.kernels import accumulator, widen
+from jcnn.kernels import widen
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals
 from jcnn.rule import Rule
@@ -59,12 +59,9 @@ def layer_scale_reference(x, gamma):
 
 def _layer_scale_check(x, gamma) -> None:
     check.floating("layer_scale", x=x)
-    check.floating("layer_scale", gamma=gamma)
     if x.ndim == 0:
         check.fail("layer_scale", "x", "shape ()", "[..., C]")
-    check.shape("layer_scale", "gamma", gamma, x.shape[-1:], "like x's last axis")
-    if gamma.dtype not in (x.dtype, accumulator(x.dtype)):
-        check.fail("layer_scale", "gamma", f"dtype {gamma.dtype}", f"{x.dtype} like x, or float32", TypeError)
+    check.per_channel("layer_scale", x, gamma=gamma)
 
 
 layer_scale = Rule(layer_scale_fwd, layer_scale_bwd, layer_scale_reference, _layer_scale_check)

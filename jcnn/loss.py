@@ -69,14 +69,13 @@ def _distribution(labels: Array, classes: int, dtype) -> Array:
     return labels.astype(dtype)
 
 
-def _under_label(values: Array, labels: Array) -> Array:
-    """sum(q values) for int labels: the value of one class, [...], without a pass over all of them."""
-    index = jnp.clip(_widened(labels), 0, values.shape[-1] - 1)
-    return jnp.take_along_axis(values, index[..., None], -1)[..., 0]
+def _weights(class_weights: Array | None, classes: int, dtype) -> Array:
+    """v [K], of the accumulation dtype."""
+    return jnp.ones(classes, dtype) if class_weights is None else widen(class_weights)
 
 
 def _invalid(labels: Array, classes: int) -> Array | None:
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
+    if not _is_class(labels):
         return None
     labels = _widened(labels)
     return (labels < 0) | (labels >= classes)
@@ -137,12 +136,11 @@ def softmax_cross_entropy_fwd(
     """
     z = widen(logits)
     classes = z.shape[-1]
-    lse = jax.nn.logsumexp(z, axis=-1)
+    lse, v = jax.nn.logsumexp(z, axis=-1), _weights(class_weights, classes, z.dtype)
     loss = z_loss * lse**2
     if label_smoothing < 1:
-        loss += (1 - label_smoothing) * _nll_of_labels(z, lse, labels, class_weights)
+        loss += (1 - label_smoothing) * _nll_of_labels(z, lse, labels, v)
     if label_smoothing > 0:
-        v = 1 if class_weights is None else widen(class_weights)
         loss += label_smoothing / classes * jnp.sum(jnp.where(v == 0, 0, v * (lse[..., None] - z)), -1)
     loss = _settle(loss, labels, classes, ignore_index)
     return loss.astype(logits.dtype), CrossEntropyResiduals(
@@ -150,24 +148,24 @@ def softmax_cross_entropy_fwd(
     )
 
 
-def _nll_of_labels(z: Array, lse: Array, labels: Array, class_weights: Array | None) -> Array:
-    """sum(v q nll), [...]"""
+def _nll_of_labels(z: Array, lse: Array, labels: Array, v: Array) -> Array:
+    """sum(v q nll), [...]; for int labels of one class, without a pass over all of them."""
     if _is_class(labels):
-        nll = lse - _under_label(z, labels)
-        v = _weight(labels, class_weights, z.dtype)
-        return jnp.where(v == 0, 0, v * nll)
-    vq = widen(labels) if class_weights is None else widen(class_weights) * widen(labels)
+        weight, index = _weight_of_labels(labels, v), _index(labels, v)[..., None]
+        nll = lse - jnp.take_along_axis(z, index, -1)[..., 0]
+        return jnp.where(weight == 0, 0, weight * nll)
+    vq = v * widen(labels)
     return jnp.sum(jnp.where(vq == 0, 0, vq * (lse[..., None] - z)), -1)
 
 
-def _weight(labels: Array, class_weights: Array | None, dtype) -> Array:
+def _weight_of_labels(labels: Array, v: Array) -> Array:
     """sum(v q), [...]"""
-    if _is_class(labels):
-        if class_weights is None:
-            return jnp.ones(labels.shape, dtype)
-        v = widen(class_weights)
-        return _under_label(jnp.broadcast_to(v, (*labels.shape, v.shape[0])), labels)
-    return jnp.sum(widen(labels) if class_weights is None else widen(class_weights) * widen(labels), -1)
+    return v[_index(labels, v)] if _is_class(labels) else jnp.sum(v * widen(labels), -1)
+
+
+def _index(labels: Array, v: Array) -> Array:
+    """Labels as positions in v; those that name no class, see `_settle`, as any."""
+    return jnp.clip(_widened(labels), 0, len(v) - 1)
 
 
 def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
@@ -175,9 +173,9 @@ def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
     classes, lse = z.shape[-1], res.lse[..., None]
     dloss = dloss.astype(z.dtype)[..., None]
     smoothing = res.label_smoothing
-    v = jnp.ones((), z.dtype) if res.class_weights is None else widen(res.class_weights)
+    v = _weights(res.class_weights, classes, z.dtype)
     t = (1 - smoothing) * _distribution(res.labels, classes, z.dtype) + smoothing / classes
-    weight = (1 - smoothing) * _weight(res.labels, res.class_weights, z.dtype) + smoothing * jnp.mean(v)
+    weight = (1 - smoothing) * _weight_of_labels(res.labels, v) + smoothing * jnp.mean(v)
     p = jnp.exp(z - lse)
     dz = dloss * (p * (weight[..., None] + 2 * res.z_loss * lse) - v * t)
     dz = _settle(dz, res.labels, classes, res.ignore_index, extra_axes=1)
@@ -187,7 +185,7 @@ def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
         per_class = dloss * t * jnp.where(t == 0, 0, lse - z)
         per_class = _settle(per_class, res.labels, classes, res.ignore_index, extra_axes=1)
         dv = jnp.sum(per_class, range(z.ndim - 1))
-    if jnp.issubdtype(res.labels.dtype, jnp.floating):
+    if not _is_class(res.labels):
         dq = dloss * (1 - smoothing) * v * (lse - z)
     return dz, dq, dv
 
@@ -197,8 +195,7 @@ def softmax_cross_entropy_reference(
 ):
     classes = logits.shape[-1]
     lse = jax.nn.logsumexp(logits, axis=-1)
-    is_int = jnp.issubdtype(labels.dtype, jnp.integer)
-    q = jax.nn.one_hot(labels, classes, dtype=logits.dtype) if is_int else labels
+    q = jax.nn.one_hot(labels, classes, dtype=logits.dtype) if _is_class(labels) else labels
     vt = (1 - label_smoothing) * q + label_smoothing / classes
     if class_weights is not None:
         vt = class_weights * vt
@@ -215,7 +212,7 @@ def _check_all(logits, labels, class_weights=None, *, label_smoothing, ignore_in
     check.shape(op, "class_weights", class_weights, logits.shape[-1:], "like logits' last axis")
     check.number(op, "label_smoothing", label_smoothing, 0, 1)
     check.number(op, "z_loss", z_loss, 0)
-    if jnp.issubdtype(labels.dtype, jnp.integer):
+    if _is_class(labels):
         check.shape(op, "labels", labels, logits.shape[:-1], "one class per row of logits")
         _check_labels(op, labels, logits.shape[-1], ignore_index)
     elif labels.dtype == logits.dtype:

@@ -37,7 +37,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jcnn import check
-from jcnn.kernels import accumulator, widen
+from jcnn.kernels import widen
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule, varying_axes
@@ -199,13 +199,8 @@ def batch_norm_reference(x, gamma, beta, mask=None, *, eps=1e-5, axis_name=None)
 def _check_arrays(op: str, x: Array, eps: float, **channels: Array) -> None:
     check.floating(op, x=x)
     check.ranks(op, "x", x, range(2, 6), "[N, *S, C]")
-    for name, a in channels.items():
-        check.floating(op, **{name: a})
-        check.shape(op, name, a, x.shape[-1:], "like x's last axis")
-        if a.dtype not in (x.dtype, accumulator(x.dtype)):
-            check.fail(op, name, f"dtype {a.dtype}", f"{x.dtype} like x, or float32", TypeError)
-    if not (isinstance(eps, float) and eps > 0):
-        check.fail(op, "eps", repr(eps), "a float > 0")
+    check.per_channel(op, x, **channels)
+    check.epsilon(op, eps)
 
 
 def _batch_norm_check(x, gamma, beta, mask=None, *, eps, axis_name) -> None:

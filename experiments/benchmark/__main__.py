@@ -16,13 +16,11 @@ PyTorch meets jcnn compiled with `jcnn.compiler_options()`.
 Result: experiments/results/benchmark-*.md; README.md sums it up.
 """
 
-import datetime
 import importlib
 import math
 import re
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
@@ -35,6 +33,7 @@ from experiments.benchmark.report import Report
 from experiments.benchmark.settings import DTYPES, Settings, Task, installed
 from experiments.benchmark.timing import Budget
 from experiments.data import UserError
+from experiments.folder import result_folder
 
 PROGRAM = "python -m experiments.benchmark"
 
@@ -112,7 +111,9 @@ def run(config: Config, command: str) -> int:
     """
     settings, tasks, absent = prepare(config)
     failures = 0
-    with Report(config.what, settings, result_folder(config), command) as report:
+    with Report(
+        config.what, settings, result_folder(config.out, f"benchmark-{config.what}"), command
+    ) as report:
         for name in absent:
             report.note(f"{name}: not installed, skipped")
         if config.what in ("ops", "steps"):
@@ -127,18 +128,6 @@ def run(config: Config, command: str) -> int:
         if failures:
             report.note(f"{failures} of {len(tasks)} cases failed")
     return int(failures > 0)
-
-
-def result_folder(config: Config) -> Path:
-    """Makes the folder for the results and makes sure that files can be written to it."""
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = config.out or Path("runs", f"benchmark-{config.what}-{now}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise UserError(f"--out: got {out} ({error.strerror}), expected a folder to write to") from None
-    return out
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,9 +3,8 @@
 Every time a new function is compiled, with JAX's caches emptied and its persistent cache switched off.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from experiments.benchmark.cases import Case
 from experiments.benchmark.memory import arguments, forward_and_backward, forwards
 from experiments.benchmark.ops import chosen
 from experiments.benchmark.settings import Row, Settings, Task
-from experiments.benchmark.timing import Budget, Call, measure
+from experiments.benchmark.timing import compilation, measure
 
 
 def tasks(settings: Settings) -> list[Task]:
@@ -32,21 +31,12 @@ def tasks(settings: Settings) -> list[Task]:
 def run(case: Case, dtype: str, settings: Settings) -> Iterator[Row]:
     """The row of one op."""
     args = arguments(case, dtype)
-    calls = {name: compilation(forward_and_backward(f, case), *args) for name, f in forwards(case).items()}
-    yield Row(case.name, "compile", measure(calls, unwarmed(settings.budget)), dtype)
+    calls = {
+        name: compilation(functools.partial(_lower, forward_and_backward(f, case), args))
+        for name, f in forwards(case).items()
+    }
+    yield Row(case.name, "compile", measure(calls, settings.budget.unwarmed()), dtype)
 
 
-def unwarmed(budget: Budget) -> Budget:
-    """The budget for calls that are the same every time, warmed up or not."""
-    return dataclasses.replace(budget, warm=False, section=0.0)
-
-
-def compilation(f: Callable, *args: Any) -> Call:
-    """A contestant that compiles `f` for arguments like `args`, as if for the first time."""
-
-    def compile_anew() -> None:
-        jax.clear_caches()
-        jax.config.update("jax_enable_compilation_cache", False)
-        jax.jit(lambda *a: f(*a)).lower(*args).compile()
-
-    return compile_anew
+def _lower(f: Callable, args: Sequence[Any]) -> jax.stages.Lowered:
+    return jax.jit(lambda *a: f(*a)).lower(*args)

@@ -1,6 +1,5 @@
 """Memory and time to compile of whole training steps: jcnn's against autodiff's."""
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -9,7 +8,7 @@ import jax
 from experiments.benchmark.nets.zoo import Case
 from experiments.benchmark.settings import OURS, Row, Settings, Task
 from experiments.benchmark.steps import Problem, Program, chosen, program, task_name
-from experiments.benchmark.timing import Call, measure
+from experiments.benchmark.timing import compilation, measure
 
 
 def memory_tasks(settings: Settings) -> list[Task]:
@@ -38,17 +37,5 @@ def memory(case: Case) -> Iterator[Row]:
 
 def compiling(case: Case, settings: Settings) -> Iterator[Row]:
     """Seconds to trace, lower and compile the steps."""
-    calls = {name: compilation(program) for name, program in programs(case).items()}
-    budget = dataclasses.replace(settings.budget, warm=False, section=0.0)
-    yield Row(case.title, "step, compile", measure(calls, budget))
-
-
-def compilation(program: Program) -> Call:
-    """A call that compiles the program as if for the first time."""
-
-    def compile_anew() -> None:
-        jax.clear_caches()
-        jax.config.update("jax_enable_compilation_cache", False)
-        program.lower().compile()
-
-    return compile_anew
+    calls = {name: compilation(program.lower) for name, program in programs(case).items()}
+    yield Row(case.title, "step, compile", measure(calls, settings.budget.unwarmed()))

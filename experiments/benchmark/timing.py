@@ -10,6 +10,7 @@ the ratio of two contestants is the median of their ratios over the rounds, with
     ratio(seconds["autodiff"], seconds["jcnn"])    # Ratio(median=4.9, low=4.8, high=5.1)
 """
 
+import dataclasses
 import math
 import random
 import time
@@ -38,6 +39,10 @@ class Budget:
     def quick(cls) -> "Budget":
         return cls(seconds=0.3, fewest=3, most=7, longest=5.0)
 
+    def unwarmed(self) -> "Budget":
+        """For calls that are the same every time, warmed up or not."""
+        return dataclasses.replace(self, warm=False, section=0.0)
+
     def rounds(self, one: float) -> int:
         """The number of rounds if one takes so many seconds."""
         wanted = min(self.most, max(self.fewest, int(self.seconds / max(one, 1e-9))))
@@ -55,6 +60,17 @@ class Ratio(NamedTuple):
 def call(f: Callable, *args: Any) -> Call:
     """A contestant from a (jitted) JAX function: runs it and waits for its result, which is returned."""
     return lambda: jax.block_until_ready(f(*args))
+
+
+def compilation(lower: Callable[[], jax.stages.Lowered]) -> Call:
+    """A contestant that compiles what `lower` gives, as if for the first time."""
+
+    def compile_anew() -> None:
+        jax.clear_caches()
+        jax.config.update("jax_enable_compilation_cache", False)
+        lower().compile()
+
+    return compile_anew
 
 
 def measure(

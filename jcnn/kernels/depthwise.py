@@ -49,8 +49,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
         dy = widen(dy)
 
         def sums(x: jax.Array, window: Window, _) -> jax.Array:
-            products = (lax.optimization_barrier(a * dy) for a in taps.gather(x, window))
-            return jnp.stack([jnp.sum(a.reshape(-1, p.outputs), 0) for a in products])
+            return jnp.stack([jnp.sum((a * dy).reshape(-1, p.outputs), 0) for a in taps.gather(x, window)])
 
         return lax.map(_rows(sums, _repeat(x, p), p.window), jnp.arange(p.window.kernel[0]))
 
@@ -80,8 +79,7 @@ def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
 def _rows(f: Callable, x: jax.Array, window: Window) -> Callable:
     """a -> f(the part of x that row a of the kernel reads, the window of one row over it, a)."""
     rows, s, d = window.output_size(x.shape[1:-1])[0], window.stride[0], window.dilation[0]
-    # Padded once: XLA would compute the padding again for every tap.
-    x = lax.optimization_barrier(taps.pad(x, window.padding))
+    x = taps.pad(x, window.padding)  # before any loop: inside, XLA would compute it again for every tap
     one_row = window._replace(kernel=(1, *window.kernel[1:]), padding=((0, 0),) * len(window.padding))
     span = (rows - 1) * s + 1
     return lambda a: f(lax.dynamic_slice_in_dim(x, a * d, span, 1), one_row, a)

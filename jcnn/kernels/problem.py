@@ -70,7 +70,7 @@ def in_blocks(f: Callable, size: int, *arrays: jax.Array) -> jax.Array:
 
     A loop keeps what f computes on the way in the processor's cache.
     """
-    count = arrays[0].shape[0] // size if size else 1
+    count = arrays[0].shape[0] // size
     if count <= 1:
         return f(*arrays)[None]
     return jax.lax.map(lambda i: f(*_block(i, size, arrays)), jnp.arange(count))
@@ -78,7 +78,7 @@ def in_blocks(f: Callable, size: int, *arrays: jax.Array) -> jax.Array:
 
 def sum_over_blocks(f: Callable, size: int, *arrays: jax.Array) -> jax.Array:
     """The sum of `in_blocks` over its first axis, without keeping the terms."""
-    count = arrays[0].shape[0] // size if size else 1
+    count = arrays[0].shape[0] // size
     if count <= 1:
         return f(*arrays)
     shape = jax.eval_shape(lambda *arrays: f(*_block(0, size, arrays)), *arrays)

@@ -80,7 +80,6 @@ def formulation(m: int) -> Formulation:
 
         def block(x: jax.Array) -> jax.Array:
             products = _batched_matmul(_input_tiles(bt, x, m, p), u, contract=2)
-            products = lax.optimization_barrier(products)
             return _untile(at, products.reshape(points, points, len(x), *_tiles(m, p), -1), p)
 
         blocks = in_blocks(block, _block(m, p, FORWARD_BYTES), widen(x))
@@ -161,16 +160,13 @@ def _untile(at: np.ndarray, products: jax.Array, p: Problem) -> jax.Array:
 
 
 def _combine(matrix: np.ndarray, parts: list[jax.Array], axis: int) -> jax.Array:
-    """The matrix times the parts, which it numbers, stacked; spelled out, as most entries are 0 or 1.
-
-    Kept in memory: XLA would compute it again wherever it is used.
-    """
+    """The matrix times the parts, which it numbers, stacked; spelled out, as most entries are 0 or 1."""
 
     def times(a: np.generic, part: jax.Array) -> jax.Array:
         return part if a == 1 else -part if a == -1 else part * jnp.asarray(a, part.dtype)
 
     terms = [[times(a, part) for a, part in zip(row, parts, strict=True) if a] for row in matrix]
-    return lax.optimization_barrier(jnp.stack([sum(row[1:], start=row[0]) for row in terms], axis))
+    return jnp.stack([sum(row[1:], start=row[0]) for row in terms], axis)
 
 
 def _batched_matmul(a: jax.Array, b: jax.Array, *, contract: int) -> jax.Array:
