@@ -3,7 +3,7 @@
     for broken in mutate(jcnn.batch_norm, x, gamma, beta):
         print(broken.name, verify_vjp(broken, x, gamma, beta).verdict)
 
-Three kinds.  Semantic mutants have what people get wrong in that op (`semantic_windows`, `semantic_values`).
+Three kinds.  Semantic mutants have what people get wrong in that op (`semantic`).
 Generic ones change what goes into the backward, residuals and dy, or what comes out (`generic_mutants`).
 Those of the jaxpr change one equation of the backward (`jaxpr_mutants`).
 
@@ -16,11 +16,11 @@ from typing import Any
 
 import jcnn
 from jcnn.rule import Rule
-from jcnn.verify import generic_mutants, semantic_values, semantic_windows
+from jcnn.verify import generic_mutants
 from jcnn.verify.equivalence import Equivalence as Equivalence, equivalent as equivalent
+from jcnn.verify.semantic import ERRORS as ERRORS
 
 Functions = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
-ERRORS = semantic_windows.ERRORS | semantic_values.ERRORS
 
 
 class Mutant(tuple):

@@ -1,4 +1,4 @@
-"""What people get wrong in the backwards of jcnn's convolutions, pads and pools."""
+"""What people get wrong in the backwards of pools."""
 
 import math
 from typing import Any
@@ -6,28 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jcnn.conv import conv, conv_input_grad, conv_weight_grad
-from jcnn.conv_transpose import conv_transpose
 from jcnn.kernels import taps, widen
-from jcnn.padding import pad, pad_adjoint
 from jcnn.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
 from jcnn.rule import Rule
-from jcnn.verify.semantic_errors import (
-    Error,
-    Parts,
-    backward,
-    channels_swapped,
-    cotangent,
-    flipped,
-    kept,
-    one_late,
-    residual,
-    rows,
-)
-
-
-def _crop(geometry: Any) -> Any:
-    return geometry._replace(padding_mode="zeros")
+from jcnn.verify.semantic.errors import Error, Parts, backward, cotangent, kept, one_late, residual
 
 
 def _scatter(w: Any, size: tuple[int, ...], part: Array) -> Array:
@@ -67,48 +49,6 @@ def _spread(res: Any, dy: Array) -> tuple[Array]:
     ),)  # fmt: skip
 
 
-CONV: dict[str, Error] = {
-    "kernel not flipped in dx": residual(w=flipped),
-    "kernel's channels not swapped in dx": residual(w=channels_swapped),
-    "copies in the padding forgotten": residual(geometry=_crop),
-    "dx one pixel late": cotangent(0, one_late),
-    "dw flipped": cotangent(1, lambda dw, res, dy: flipped(dw)),
-    "dw a mean over examples": cotangent(1, lambda dw, res, dy: dw / len(dy)),
-    "db a mean over pixels": cotangent(2, lambda db, res, dy: db / rows(dy)),
-}
-CONV_INPUT_GRAD: dict[str, Error] = {
-    "kernel flipped in ddy": residual(w=flipped),
-    "kernel's channels swapped in ddy": residual(w=channels_swapped),
-    "copies in the padding forgotten": residual(geometry=_crop),
-    "ddy one pixel late": cotangent(0, one_late),
-    "dw flipped": cotangent(1, lambda dw, res, ddx: flipped(dw)),
-}
-CONV_WEIGHT_GRAD: dict[str, Error] = {
-    "kernel flipped": backward(lambda res, ddw: conv_weight_grad.bwd(res, flipped(ddw))),
-    "kernel's channels swapped": backward(lambda res, ddw: conv_weight_grad.bwd(res, channels_swapped(ddw))),
-    "copies in the padding forgotten": residual(geometry=_crop),
-    "dx one pixel late": cotangent(0, one_late),
-    "ddy a mean over examples": cotangent(1, lambda ddy, res, ddw: ddy / len(ddy)),
-}
-CONV_TRANSPOSE: dict[str, Error] = {
-    "kernel flipped in dx": residual(w=flipped),
-    "kernel's channels swapped in dx": residual(w=channels_swapped),
-    "dx one pixel late": cotangent(0, one_late),
-    "dw flipped": cotangent(1, lambda dw, res, dy: flipped(dw)),
-    "dw transposed": cotangent(1, lambda dw, res, dy: channels_swapped(dw)),
-    "dw a mean over examples": cotangent(1, lambda dw, res, dy: dw / len(dy)),
-    "db over pixels of x": cotangent(2, lambda db, res, dy: db * rows(res.x) / rows(dy)),
-}
-PAD: dict[str, Error] = {
-    "copies forgotten": residual(mode=lambda mode: "zeros"),
-    "copies doubled": cotangent(
-        0, lambda dx, res, dy: 2 * dx - pad_adjoint(dy, res.padding, "zeros", res.size)
-    ),
-    "low and high swapped": residual(padding=lambda pairs: tuple((hi, lo) for lo, hi in pairs)),
-    "reflect and symmetric confused": residual(
-        mode=lambda m: {"reflect": "symmetric", "symmetric": "reflect"}.get(m, m)
-    ),
-}
 MAX_POOL: dict[str, Error] = {
     "ties to the last tap": kept(_last_tap),
     "every tied tap gets all": kept(lambda res, x: {"winner": None, "x": x}, _every_tie),
@@ -138,11 +78,6 @@ GLOBAL_AVG_POOL: dict[str, Error] = {
 }
 
 ERRORS: dict[Rule, dict[str, Error]] = {
-    conv: CONV,
-    conv_input_grad: CONV_INPUT_GRAD,
-    conv_weight_grad: CONV_WEIGHT_GRAD,
-    conv_transpose: CONV_TRANSPOSE,
-    pad: PAD,
     max_pool: MAX_POOL,
     avg_pool: AVG_POOL,
     global_max_pool: GLOBAL_MAX_POOL,

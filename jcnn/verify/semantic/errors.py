@@ -1,5 +1,5 @@
-"""The ways to put an error into a rule: pieces for the mutants that `semantic_windows` and `semantic_values`
-name after what people get wrong.
+"""The ways to put an error into a rule: pieces for the mutants that this package names after what people
+get wrong.
 
 An error is made against the public residuals and ops: by a change to what the forward keeps, to a residual
 on its way into the backward, or to a cotangent on its way out.  Where it does not apply (channels swapped
