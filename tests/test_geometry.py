@@ -98,6 +98,24 @@ def test_kernel_transpose_is_the_adjoint_in_the_kernel(axis):
     assert {(i, t, j) for (t, i), j in reads(transpose, size).items()} == forward
 
 
+@FAST
+@given(axes())
+def test_ceil_mode_adds_the_last_window_that_starts_before_the_high_padding(axis):
+    size, k, s, d, (lo, hi) = axis
+    w = one_axis(*axis, ceil_mode=True)
+    starts = [p for p in range(-lo, size, s) if p < size + hi - (k - 1) * d - 1 + s]
+    assert w.output_size((size,)) == (max(len(starts), len(positions(*axis))),)
+    (reach,) = w.extent
+    last = (w.output_size((size,))[0] - 1) * s - lo + reach
+    assert w == Window((k,), (s,), (d,), ((lo, max(hi, last - size)),))
+
+
+def test_ceil_mode_fits_a_window_that_is_longer_than_the_image():
+    assert window("test", 3, size=(2,), stride=2, ceil_mode=True).padding == ((0, 1),)
+    with pytest.raises(ValueError, match="window: got an extent of 5"):
+        window("test", 5, size=(2,), stride=2, ceil_mode=True)
+
+
 # --- padding by name -----------------------------------------------------------------------------
 
 same_axes = st.tuples(st.integers(1, 20), small, small, st.integers(1, 3))

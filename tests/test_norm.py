@@ -63,6 +63,17 @@ def test_float32_is_accurate_for_mean_1e4_and_deviation_1():
     assert_close(y, expected, 1e-3, "y")
 
 
+def test_empty_batches_and_channels_stay_empty():
+    for shape in ((0, 4, 5), (3, 0, 5), (3, 4, 0)):
+        x, c = jnp.zeros(shape), jnp.ones(shape[-1])
+        (y, stats), res = jcnn.batch_norm.fwd(x, c, c)
+        cts = jcnn.batch_norm.bwd(res, (y, stats))
+        assert [a.shape for a in (y, stats.mean, *cts[:3])] == [shape, c.shape, shape, c.shape, c.shape]
+        y, res = jcnn.batch_norm_inference.fwd(x, c, c, c, c)
+        cts += jcnn.batch_norm_inference.bwd(res, y)
+        assert all(np.isfinite(a).all() for a in (*stats, *cts) if a is not None)
+
+
 # --- masks ---------------------------------------------------------------------------------------
 
 
@@ -213,6 +224,7 @@ def test_inference_normalises_by_given_statistics_and_is_linear_in_x():
 PARTS = X[:2].reshape(2, 1, 4, 2, 5), jnp.concatenate([X[1:2], X[2:]]).reshape(2, 1, 4, 2, 5)[::-1]
 PARTS = jnp.stack([jnp.concatenate([a, b]) for a, b in zip(*PARTS, strict=True)])  # [2 members, 2, 4, 2, 5]
 COUNTS = jnp.array([[True, False], [True, True]])  # members of 1 and of 2 examples
+ON_ONE = jnp.array([[False, False], [True, True]])
 WEIGHTS = draw(12, (PARTS, ONES, ONES))
 
 
@@ -236,7 +248,7 @@ def spread(norm, x, gamma, beta, mask=None):
     return sum(jnp.vdot(w, a) for w, a in zip(WEIGHTS, members, strict=True))
 
 
-@pytest.mark.parametrize("mask", [None, COUNTS], ids=["equal", "unequal"])
+@pytest.mark.parametrize("mask", [None, COUNTS, ON_ONE], ids=["equal", "unequal", "on one"])
 def test_gradient_of_vmapped_batch_norm_is_that_of_the_whole_batch(mask):
     args = PARTS, GAMMA, BETA
 

@@ -87,3 +87,51 @@ def test_vmap_over_keys_drops_differently_per_example():
     expected = jnp.stack([jcnn.dropout(a, k, rate=0.5) for a, k in zip(x, keys, strict=True)])
     assert_close(y, expected, 0, "vmap")
     assert len({tuple(row) for row in y.tolist()}) == 3
+
+
+@pytest.mark.parametrize("shape", [(30, 5, 20), (30, 3, 4, 20), (30, 2, 1, 3, 20), (30, 20)])
+def test_per_channel_dropout_drops_all_pixels_of_a_channel(shape):
+    x, dy = jnp.abs(normal(6, *shape)) + 0.1, normal(7, *shape)
+    y, res = jcnn.dropout.fwd(x, KEY, rate=0.4, per_channel=True)
+    kept = np.asarray(y != 0).reshape(30, -1, 20)
+    assert (kept == kept[:, :1]).all()
+    share = kept[:, 0].mean()
+    assert abs(share - 0.6) < 5 * np.sqrt(0.24 / 600)
+    assert len({tuple(row) for row in kept[:, 0].tolist()}) > 1
+    assert_close(y, np.where(y != 0, x / 0.6, 0), 1e-15, "y")
+    assert_close(jcnn.dropout.bwd(res, dy)[0], np.where(y != 0, dy / 0.6, 0), 1e-15, "dx")
+    assert [leaf.nbytes for leaf in jax.tree.leaves(res)] == [600]
+
+
+def test_drop_path_drops_examples():
+    x, dy = jnp.abs(normal(8, 400, 3, 2)) + 0.1, normal(9, 400, 3, 2)
+    y, res = jcnn.drop_path.fwd(x, KEY, rate=0.3)
+    kept = np.asarray(y != 0)
+    assert (kept == kept[:, :1, :1]).all()
+    assert abs(kept[:, 0, 0].mean() - 0.7) < 5 * np.sqrt(0.21 / 400)
+    assert_close(y, np.where(kept, x / 0.7, 0), 1e-15, "y")
+    dx, dkey = jcnn.drop_path.bwd(res, dy)
+    assert_close(dx, np.where(kept, dy / 0.7, 0), 1e-15, "dx")
+    assert dkey is None
+    assert [leaf.nbytes for leaf in jax.tree.leaves(res)] == [400]
+    assert_close(jcnn.drop_path(x, KEY, rate=0), x, 0, "rate 0")
+
+
+@pytest.mark.parametrize("op", [jcnn.dropout, jcnn.drop_path])
+def test_mean_of_what_bfloat16_keeps_is_unbiased(op):
+    """0.9 in bfloat16 is 0.2 % less, and so would the scale of every value be."""
+    x = jnp.linspace(1, 2, 4096).astype(jnp.bfloat16)
+    y, res = op.fwd(x, KEY, rate=0.1)
+    for got in (y, op.bwd(res, x)[0]):
+        kept = np.asarray(got != 0)
+        ratio = np.float64(got)[kept].sum() / np.float64(x)[kept].sum()
+        assert abs(ratio * 0.9 - 1) < 2e-4
+
+
+def test_shapes_without_examples_or_channels_are_refused():
+    with pytest.raises(ValueError, match=r"jcnn\.dropout: x: got shape \(3,\), expected \[N, \*S, C\]"):
+        jcnn.dropout(jnp.ones(3), KEY, rate=0.5, per_channel=True)
+    with pytest.raises(ValueError, match=r"jcnn\.drop_path: x: got shape \(\), expected \[N, \.\.\.\]"):
+        jcnn.drop_path(jnp.ones(()), KEY, rate=0.5)
+    with pytest.raises(ValueError, match=r"jcnn\.drop_path: rate: got 1"):
+        jcnn.drop_path(jnp.ones(3), KEY, rate=1)

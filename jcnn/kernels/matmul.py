@@ -9,6 +9,8 @@ N M T C, are written and read.  A 1x1 kernel with stride 1 has x itself for patc
 not overlap make patches no larger than x: there nothing is faster.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -22,18 +24,23 @@ def patches(x: jax.Array, p: Problem) -> jax.Array:
 
 
 def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
-    return jnp.matmul(patches(x, p), w.reshape(-1, p.outputs), preferred_element_type=p.wide)
+    return jnp.matmul(patches(x, p), _matrix(w), preferred_element_type=p.wide)
 
 
 def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
-    dpatches = jnp.matmul(dy, w.reshape(-1, p.outputs).T, preferred_element_type=p.wide)
+    dpatches = jnp.matmul(dy, _matrix(w).T, preferred_element_type=p.wide)
     return taps.scatter(jnp.split(dpatches, p.taps, axis=-1), p.window, p.size)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
-    rows = patches(x, p).reshape(-1, p.taps * p.channels), dy.reshape(-1, p.outputs)
+    rows = _matrix(patches(x, p)), _matrix(dy)
     dw = lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=p.wide)
     return dw.reshape(p.weight_shape)
+
+
+def _matrix(a: jax.Array) -> jax.Array:
+    """All axes but the last as one; there may be nothing on any of them."""
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
 def overlaps(p: Problem) -> bool:

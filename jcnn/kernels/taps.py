@@ -6,18 +6,42 @@ arrays, which XLA fuses into one loop, forward and backward.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jcnn.geometry import Ints, Pairs, Window
+
+T = TypeVar("T")
+LONG = 64  # taps that are unrolled: as many again would compile for seconds, a thousand for minutes
 
 
 def offsets(w: Window) -> Iterator[Ints]:
     """The taps of a window in row-major order."""
     return itertools.product(*map(range, w.kernel))
+
+
+def count(w: Window) -> int:
+    return math.prod(w.kernel)
+
+
+def passes(w: Window, most: int) -> tuple[Window, ...]:
+    """Windows that do in turn what `w` does at once: itself up to `most` taps, else one axis at a time."""
+    return (w,) if count(w) <= most else tuple(w.along(axis) for axis in range(len(w.kernel)))
+
+
+def fold(step: Callable[[T, Any], T], state: T, numbers: range) -> T:
+    """`state` after a step for every tap; more than `LONG` of them are a loop for XLA, too."""
+    if len(numbers) > LONG:
+        return lax.scan(lambda s, t: (step(s, t), None), state, np.array(numbers), unroll=8)[0]
+    for t in numbers:
+        state = step(state, t)
+    return state
 
 
 def gather(x: jax.Array, w: Window, fill: bool | float = 0.0) -> list[jax.Array]:
@@ -34,6 +58,13 @@ def gather(x: jax.Array, w: Window, fill: bool | float = 0.0) -> list[jax.Array]
         return lax.slice(x, (0, *start, 0), (n, *stop, c), stride)
 
     return [tap(offset) for offset in offsets(w)]
+
+
+def at(padded: jax.Array, w: Window, axis: int, t: int | jax.Array) -> jax.Array:
+    """The [N, *M, C] inputs that tap `t` of a window along `axis` reads of an image with its padding."""
+    n, d, s = padded.shape[axis + 1], w.dilation[axis], w.stride[axis]
+    span = max(0, n - w.extent[axis] + 1)
+    return lax.slice_in_dim(lax.dynamic_slice_in_dim(padded, t * d, span, axis + 1), 0, None, s, axis + 1)
 
 
 def pad(x: jax.Array, padding: Pairs, fill: bool | float = 0.0) -> jax.Array:

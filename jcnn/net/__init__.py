@@ -8,17 +8,36 @@ from jcnn.net.core import (
     output_shape as output_shape,
     residual as residual,
 )
+from jcnn.net.activations import prelu as prelu
 from jcnn.net.layers import (
-    avg_pool as avg_pool,
-    batch_norm as batch_norm,
     conv as conv,
     dense as dense,
-    dropout as dropout,
     flatten as flatten,
+    layer_scale as layer_scale,
+)
+from jcnn.net.pools import (
+    adaptive_avg_pool as adaptive_avg_pool,
+    adaptive_max_pool as adaptive_max_pool,
+    avg_pool as avg_pool,
     global_avg_pool as global_avg_pool,
+    global_max_pool as global_max_pool,
+    lp_pool as lp_pool,
+    max_pool as max_pool,
+)
+from jcnn.net.norms import (
+    batch_norm as batch_norm,
     group_norm as group_norm,
     instance_norm as instance_norm,
     layer_norm as layer_norm,
-    layer_scale as layer_scale,
-    max_pool as max_pool,
+    local_response_norm as local_response_norm,
+    rms_norm as rms_norm,
+    standardized as standardized,
 )
+from jcnn.net.enlarging import (
+    conv_transpose as conv_transpose,
+    pixel_shuffle as pixel_shuffle,
+    pixel_unshuffle as pixel_unshuffle,
+    upsample as upsample,
+)
+from jcnn.net.regularizers import drop_path as drop_path, dropout as dropout
+from jcnn.net.blocks import gated as gated, squeeze_excitation as squeeze_excitation

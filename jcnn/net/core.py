@@ -20,7 +20,7 @@ State holds what training changes outside of the gradient: the running statistic
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -46,10 +46,13 @@ class Net:
     fwd: Callable[..., tuple[tuple[Array, State], Any]]
     bwd: Callable[[Any, Array], tuple[Params, Array]]
     window: Callable[[Shape], Window | None] = lambda shape: None  # what slides over the image, if anything
+    slides_over_output: bool = False  # whether it does so over the output: the image is made larger
     macs: Callable[[Shape, Shape], int] = lambda image_shape, output_shape: 0  # multiply-adds of one image
     sees_all: bool = False  # whether every output depends on the whole image
     out_shape: Callable[[Shape], Shape] | None = None  # of one image's output; None: found by tracing
     children: tuple["Net", ...] = ()
+    rule: Rule | None = None  # what a layer is made of, if it is one rule
+    rebuild: Callable[..., "Net"] | None = None  # the same from other children, or from another rule
 
     def init(self, key: Array, image_shape: Shape) -> tuple[Params, State]:
         """Parameters and state for images of `image_shape` (*S, C), without the batch axis.
@@ -62,6 +65,39 @@ class Net:
     def summary(self, image_shape: Shape, *, batch_size: int = 1) -> Summary:
         """Per layer: output shape, parameters, multiply-adds, receptive field, bytes kept; runs nothing."""
         return summarize(self, _checked("summary", image_shape), batch_size)
+
+    def rules(self) -> frozenset[Rule]:
+        """The rules that layers of the net are made of; `with_rules` can replace them."""
+        own = () if self.rule is None else (self.rule,)
+        return frozenset(own).union(*(child.rules() for child in self.children))
+
+    def with_rules(self, other: Mapping[Rule, Rule]) -> "Net":
+        """The same net with other rules in place of its own; it takes the same parameters and state.
+
+        Args:
+            other: what to put in place of each of some rules of the net, usually their `replace(bwd=...)`.
+
+        Raises:
+            ValueError: a rule to be replaced is not in the net.
+
+        Example:
+            >>> import jax, jcnn
+            >>> straight_through = jcnn.relu.replace(bwd=lambda res, dy: (dy,))
+            >>> model = jcnn.chain(jcnn.relu).with_rules({jcnn.relu: straight_through})
+            >>> float(jax.grad(lambda x: model.apply(({},), ({},), x, train=False)[0])(-1.0))
+            1.0
+        """
+        if missing := other.keys() - self.rules():
+            got, expected = (", ".join(sorted(rule.name for rule in s)) for s in (missing, self.rules()))
+            check.fail("net.with_rules", "other", got, f"rules that the net is made of: {expected}")
+        return self._with_rules(other)
+
+    def _with_rules(self, other: Mapping[Rule, Rule]) -> "Net":
+        if self.rebuild is None:
+            return self
+        if self.rule is not None:
+            return self.rebuild(other.get(self.rule, self.rule))
+        return self.rebuild(*(child._with_rules(other) for child in self.children))
 
 
 def _checked(function: str, image_shape: Any) -> Shape:
@@ -95,6 +131,7 @@ def layer(
 ) -> Net:
     """A rule with parameters: `init_params` names the rule's array arguments, `config` is its static ones."""
     config = config or {}
+    name = name or rule.name
 
     def apply(params, state, x, *, train, key=None):
         return rule(x, **params, **config), state
@@ -110,7 +147,10 @@ def layer(
     def init(key, shape):
         return init_params(key, shape), {}
 
-    return Net(name or rule.name, init, apply, fwd, bwd, **about)
+    def rebuild(other: Rule) -> Net:
+        return layer(other, init_params, name=name, config=config, **about)
+
+    return Net(name, init, apply, fwd, bwd, rule=rule, rebuild=rebuild, **about)
 
 
 def _as_net(item: Net | Rule) -> Net:
@@ -174,7 +214,7 @@ def chain(*layers: Net | Rule) -> Net:
     def out_shape(shape):
         return functools.reduce(lambda s, net: output_shape(net, s), nets, shape)
 
-    return Net("chain", init, apply, fwd, bwd, out_shape=out_shape, children=nets)
+    return Net("chain", init, apply, fwd, bwd, out_shape=out_shape, children=nets, rebuild=chain)
 
 
 def identity() -> Net:
@@ -224,4 +264,5 @@ def residual(body: Net | Rule, shortcut: Net | Rule | None = None) -> Net:
     def out_shape(shape):
         return output_shape(branches[0], shape)
 
-    return Net("residual", init, apply, fwd, bwd, out_shape=out_shape, children=branches)
+    about = {"out_shape": out_shape, "children": branches, "rebuild": residual}
+    return Net("residual", init, apply, fwd, bwd, **about)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 from jax.extend.core import Var
 
-from jcnn.geometry import Ints, ReceptiveField, pixel
+from jcnn.geometry import Ints, Window
 
 if TYPE_CHECKING:
     from jcnn.net.core import Net
@@ -74,13 +74,47 @@ class Summary:
 def summarize(net: "Net", image_shape: Ints, batch_size: int) -> Summary:
     """The rows of `net`, for images [batch_size, *image_shape]."""
     kept = _kept_bytes(net, image_shape, batch_size)
-    rows, _, _ = _rows(net, image_shape, pixel(len(image_shape) - 1), "")
+    rows, _, _ = _rows(net, image_shape, Seen(len(image_shape) - 1), "")
     rows = tuple(row._replace(residual_bytes=n) for row, n in zip(rows, kept, strict=True))
     return Summary(rows, image_shape, batch_size)
 
 
-def _rows(net: "Net", shape: Ints, field: ReceptiveField | None, indent: str):
-    """The rows of `net` on images of `shape`, whose pixels each see `field` of the net's input."""
+class Seen(NamedTuple):
+    """What lies between the net's input and an image: windows that slide over it, or over the output."""
+
+    rank: int
+    steps: tuple[tuple[Window, bool], ...] = ()  # each with whether it slides over the output of its layer
+
+
+def _size(seen: Seen) -> Ints:
+    """The most pixels of the net's input that one output of these layers sees, per axis.
+
+    Output p of a window sees the inputs p s - lo ... p s - lo + e - 1; where it slides over the output, input
+    i spreads over those, and output p sees the inputs (p + lo - e + 1) / s ... (p + lo) / s.
+    """
+
+    def width(axis: int, position: int) -> int:
+        first = last = position
+        for w, over_output in reversed(seen.steps):
+            s, e, lo = w.stride[axis], w.extent[axis], w.padding[axis][0]
+            if over_output:
+                first, last = -((e - 1 - lo - first) // s), (last + lo) // s
+            else:
+                first, last = first * s - lo, last * s - lo + e - 1
+        return last - first + 1
+
+    def period(axis: int) -> int:
+        return math.prod(w.stride[axis] for w, over_output in seen.steps if over_output)
+
+    return tuple(max(width(axis, p) for p in range(period(axis))) for axis in range(seen.rank))
+
+
+def _rows(net: "Net", shape: Ints, field: Seen | None, indent: str):
+    """The rows of `net` on images of `shape`, whose pixels see `field` of the net's input."""
+    if net.name == "gated":
+        gate, _, _ = _rows(net.children[0], shape, field, indent + "* ")
+        product, _, _ = _rows(net.children[1], shape, None, indent)
+        return gate + product, shape, None
     if net.name == "residual":
         body, out, field_after = _rows(net.children[0], shape, field, indent + "| ")
         shortcut, _, _ = _rows(net.children[1], shape, field, indent + "+ ")
@@ -99,10 +133,10 @@ def _rows(net: "Net", shape: Ints, field: ReceptiveField | None, indent: str):
     if net.sees_all or field is None:
         field = None
     elif (slides := net.window(shape)) is not None:
-        field = field.then(slides)
+        field = field._replace(steps=(*field.steps, (slides, net.slides_over_output)))
     macs = net.macs(shape, out)
     count = sum(math.prod(p.shape) for p in jax.tree.leaves(params))
-    size = None if field is None else field.size
+    size = None if field is None else _size(field)
     return [Row(indent + net.name, out, count, macs, 2 * macs, size, 0)], out, field
 
 

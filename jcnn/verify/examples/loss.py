@@ -8,6 +8,10 @@ from jcnn.verify.examples.arrays import normal
 LABELS = jnp.array([3, 0, 4, 1])
 LOGITS = normal(2, 4, 5)
 TARGETS = jax.nn.softmax(normal(3, 4, 5))
+ELEMENTS = normal(74, 2, 3, 4)
+HARD = normal(75, 2, 3, 4) > 0
+SOFT = jax.nn.sigmoid(normal(76, 2, 3, 4))
+EQUAL = normal(77, 3, 3)
 
 EXAMPLES: dict[str, dict] = {
     "softmax_cross_entropy": {
@@ -24,5 +28,34 @@ EXAMPLES: dict[str, dict] = {
             {"label_smoothing": 0.1, "z_loss": 0.1},
         ),
         "per pixel": ((normal(73, 2, 3, 4), jnp.array([[0, 3, 1], [2, 2, 0]])), {"ignore_index": -100}),
+    },
+    "binary_cross_entropy": {
+        "soft labels": ((ELEMENTS, SOFT, normal(78, 4) ** 2), {}),
+        "equal": ((EQUAL, jax.nn.sigmoid(normal(79, 3, 3))), {}),
+        "bools": ((ELEMENTS, HARD), {}),
+        "ints": ((ELEMENTS, HARD.astype(int)), {"label_smoothing": 0.2}),
+        "ints, one weight": ((ELEMENTS, HARD.astype(int), jnp.array(3.0)), {}),
+        "everything": ((ELEMENTS, SOFT, jnp.array(0.3)), {"label_smoothing": 0.1}),
+    },
+    "focal_loss": {
+        "soft labels": ((ELEMENTS, SOFT), {}),
+        "equal": ((EQUAL, jax.nn.sigmoid(normal(79, 3, 3))), {"gamma": 1, "alpha": None}),
+        "zeros and ones": ((ELEMENTS, HARD.astype(float)), {"gamma": 0.5, "alpha": 0.75}),
+        "ints": ((ELEMENTS, HARD.astype(int)), {"gamma": 0.5}),
+    },
+    "kl_divergence": {
+        "probabilities": ((jax.nn.log_softmax(LOGITS), TARGETS), {}),
+        "equal": ((jax.nn.log_softmax(EQUAL), jax.nn.softmax(normal(80, 3, 3))), {}),
+        "zeros": ((jax.nn.log_softmax(LOGITS), jax.nn.one_hot(LABELS, 5)), {}),
+        "logarithms": ((jax.nn.log_softmax(ELEMENTS), jnp.log(SOFT)), {"log_targets": True}),
+    },
+    "mse": {
+        "distinct": ((ELEMENTS, normal(81, 2, 3, 4)), {}),
+        "equal": ((EQUAL, normal(82, 3, 3)), {}),
+    },
+    "huber": {
+        "distinct": ((ELEMENTS, normal(81, 2, 3, 4)), {}),
+        "equal": ((EQUAL, normal(82, 3, 3)), {"delta": 10}),
+        "delta": ((ELEMENTS, normal(81, 2, 3, 4)), {"delta": 0.3}),
     },
 }

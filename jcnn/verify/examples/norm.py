@@ -1,4 +1,4 @@
-"""Examples of norms and of `layer_scale`."""
+"""Examples of norms, of `weight_standardize` and of `layer_scale`."""
 
 import jax.numpy as jnp
 
@@ -37,6 +37,21 @@ EXAMPLES: dict[str, dict] = {
     "instance_norm": {
         "different": (_norm_x()["different"], {"eps": 1e-3}),
         "equal": (_norm_x()["equal"], {}),
+    },
+    "rms_norm": {
+        "different": (_norm_x()["different"][:2], {"eps": 1e-3}),
+        "equal": (_norm_x()["equal"][:2], {}),
+        "one vector": ((normal(87, 5), normal(88, 5)), {}),
+    },
+    "local_response_norm": {
+        "different": ((X2,), {"size": 2, "alpha": 0.7, "k": 0.5}),
+        "equal": ((EQUAL,), {"size": 3, "alpha": 2.0, "beta": 1}),
+        "wider than the channels": ((normal(89, 2, 3, 5),), {"size": 8, "alpha": 3.0, "beta": 0.4}),
+    },
+    "weight_standardize": {
+        "different": ((normal(90, 2, 3, 4, 5),), {"eps": 1e-3}),
+        "equal": ((EQUAL[0],), {}),
+        "dense": ((normal(91, 4, 6),), {"eps": 0.1}),
     },
     "layer_scale": {
         "different": (_norm_x()["different"][:2], {}),

@@ -1,7 +1,7 @@
 """Broken backwards of every rule of jcnn, named after what people get wrong in it."""
 
 from jcnn.rule import Rule
-from jcnn.verify.semantic import activation, convolution, linear, loss, norm, pooling, regularize
+from jcnn.verify.semantic import activation, convolution, linear, loss, norm, pooling, regularize, spatial
 from jcnn.verify.semantic.errors import Error
 
 ERRORS: dict[Rule, dict[str, Error]] = (
@@ -12,4 +12,5 @@ ERRORS: dict[Rule, dict[str, Error]] = (
     | norm.ERRORS
     | pooling.ERRORS
     | regularize.ERRORS
+    | spatial.ERRORS
 )

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jcnn.kernels import widen
-from jcnn.regularize import dropout
+from jcnn.regularize import drop_path, dropout
 from jcnn.rule import Rule
 from jcnn.verify.semantic.errors import Error, cotangent, residual
 
@@ -14,7 +14,13 @@ DROPOUT: dict[str, Error] = {
     "mask inverted": cotangent(0, lambda dx, res, dy: widen(dy) / (1 - res.rate) - dx),
     "another mask": residual(kept=lambda kept: jnp.roll(kept, 1)),
 }
+DROP_PATH: dict[str, Error] = DROPOUT | {
+    "values dropped, not examples": cotangent(
+        0, lambda dx, res, dy: dx * (jnp.arange(dy.size) % 2).reshape(dy.shape)
+    ),
+}
 
 ERRORS: dict[Rule, dict[str, Error]] = {
     dropout: DROPOUT,
+    drop_path: DROP_PATH,
 }

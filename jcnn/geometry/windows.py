@@ -15,15 +15,17 @@ and the adjoint with respect to the kernel slides the outputs, dilated by s, ove
 d with the padding (lo, (m - 1) s + e - n - lo).  Both may be negative, which means cropping: the stride
 leaves the last inputs unread.
 
-Receptive field.  A stack of windows with extents e_l and strides s_l sees, per output, an interval of
-`size` inputs; neighbouring outputs are `jump` inputs apart; the first one starts at input `start`:
+Ceiling.  With `ceil_mode` a last window that hangs over the high edge counts, too,
 
-    size <- size + (e_l - 1) jump,   start <- start - lo_l jump,   jump <- jump s_l
+    m = ceil((n + lo + hi - e) / s) + 1             one less if the last window would start at or after n,
+                                                    in the high padding
 
-Reference: Dumoulin & Visin 2016, arXiv:1603.07285; receptive field: Araujo et al. 2019, Distill.
+which is the same window with as much more padding there as the last one hangs over.
+
+Reference: Dumoulin & Visin 2016, arXiv:1603.07285; ceil_mode as in PyTorch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeGuard
 
 from jcnn import check
@@ -56,6 +58,26 @@ class Window(NamedTuple):
         return tuple(
             max(0, (n + lo + hi - e) // s + 1)
             for n, (lo, hi), e, s in zip(size, self.padding, self.extent, self.stride, strict=True)
+        )
+
+    def with_overhang(self, size: Ints) -> "Window":
+        """The same window with high padding for a last one that starts inside, but hangs over the edge."""
+        padding = []
+        for n, (lo, hi), e, s in zip(size, self.padding, self.extent, self.stride, strict=True):
+            last = -(-(n + lo + hi - e) // s) * s
+            if last >= n + lo:
+                last -= s
+            padding.append((lo, max(hi, last + e - n - lo) if last >= 0 else hi))
+        return self._replace(padding=tuple(padding))
+
+    def along(self, axis: int) -> "Window":
+        """This window on one axis; on the others a single tap that stands still."""
+
+        def only(values: tuple, neutral):
+            return tuple(v if a == axis else neutral for a, v in enumerate(values))
+
+        return Window(
+            only(self.kernel, 1), only(self.stride, 1), only(self.dilation, 1), only(self.padding, (0, 0))
         )
 
     def input_transpose(self, size: Ints) -> "Window":
@@ -93,6 +115,7 @@ def window(
     stride: IntLike = 1,
     dilation: IntLike = 1,
     padding: PaddingLike = "VALID",
+    ceil_mode: bool = False,
     kernel_name: str = "window",
 ) -> Window:
     """Checks and normalises the description of a window over an input of spatial shape `size`.
@@ -105,6 +128,7 @@ def window(
         dilation: distance of neighbouring taps per axis, at least 1.
         padding: "VALID" (none), "SAME" (m = ceil(n / s), the odd one high), "SAME_LOWER" (the odd one low),
             "CAUSAL" (one axis, all low), an int, one int per axis, or a (low, high) pair per axis.
+        ceil_mode: whether a last window counts that hangs over the high edge; it adds to the high padding.
         kernel_name: what the op calls `kernel`.
 
     Raises:
@@ -115,7 +139,10 @@ def window(
     stride = _per_axis(op, "stride", stride, rank, 1)
     dilation = _per_axis(op, "dilation", dilation, rank, 1)
     unpadded = Window(kernel, stride, dilation, ((0, 0),) * rank)
-    result = unpadded._replace(padding=_padding(op, padding, size, unpadded))
+    check.choice(op, "ceil_mode", ceil_mode, (True, False))
+    result = unpadded._replace(padding=resolved_padding(op, padding, size, unpadded))
+    if ceil_mode:
+        result = result.with_overhang(size)
     for axis, (n, (lo, hi), e) in enumerate(zip(size, result.padding, result.extent, strict=True)):
         if n > 0 and n + lo + hi < e:
             check.fail(
@@ -125,74 +152,6 @@ def window(
                 f"at most the padded input size {n + lo + hi} there",
             )
     return result
-
-
-class ConvGeometry(NamedTuple):
-    """All that is static about a convolution: what its three maps (see `jcnn.conv`) share."""
-
-    size: Ints  # spatial shape of the input
-    window: Window
-    padding_mode: str
-    groups: int
-    algorithm: str | None  # a formulation in `jcnn.kernels.conv`, by name
-
-    @property
-    def config(self) -> dict:
-        """The keyword arguments that give this geometry to any of the three."""
-        _, stride, dilation, padding = self.window
-        return {
-            "stride": stride,
-            "padding": padding,
-            "padding_mode": self.padding_mode,
-            "dilation": dilation,
-            "groups": self.groups,
-            "algorithm": self.algorithm,
-        }
-
-    @property
-    def inner(self) -> Window:
-        """The window that slides once copies of the outer pixels, if any, are around the input."""
-        if self.padding_mode == "zeros":
-            return self.window
-        return self.window._replace(padding=((0, 0),) * len(self.size))
-
-    @property
-    def padded_size(self) -> Ints:
-        """The spatial shape that `inner` slides over."""
-        if self.padding_mode == "zeros":
-            return self.size
-        return tuple(n + lo + hi for n, (lo, hi) in zip(self.size, self.window.padding, strict=True))
-
-
-def conv_geometry(
-    op: str,
-    size: Ints,
-    kernel: Ints,
-    stride: IntLike,
-    padding: PaddingLike,
-    padding_mode: str,
-    dilation: IntLike,
-    groups: int,
-    algorithm: str | None = None,
-) -> ConvGeometry:
-    """Checks and normalises the configuration of a convolution over images of spatial shape `size`."""
-    slides = window(op, kernel, size=size, stride=stride, dilation=dilation, padding=padding, kernel_name="w")
-    check.choice(op, "padding_mode", padding_mode, PADDING_MODES)
-    check_copies(op, size, slides.padding, padding_mode)
-    return ConvGeometry(size, slides, padding_mode, groups, algorithm)
-
-
-def check_copies(op: str, size: Ints, padding: Pairs, mode: str) -> None:
-    """There is a pixel to copy on every axis that is padded with copies."""
-    for axis, (n, pair) in enumerate(zip(size, padding, strict=True)):
-        needed = 2 if mode == "reflect" else 1
-        if mode != "zeros" and any(pair) and n < needed:
-            check.fail(
-                op,
-                "x",
-                f"size {n} on spatial axis {axis}",
-                f"at least {needed} for {mode!r} padding of {pair}",
-            )
 
 
 def sizes(op: str, name: str, value: IntLike, rank: int) -> Ints:
@@ -214,7 +173,8 @@ def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _padding(op: str, padding: PaddingLike, size: Ints, w: Window) -> Pairs:
+def resolved_padding(op: str, padding: PaddingLike, size: Ints, w: Window) -> Pairs:
+    """Padding by name or in numbers as a pair per axis, for a window of w's kernel, stride and dilation."""
     rank = len(size)
     if isinstance(padding, str):
         if padding not in PADDING_NAMES:
@@ -223,7 +183,7 @@ def _padding(op: str, padding: PaddingLike, size: Ints, w: Window) -> Pairs:
                 op, "padding", repr(padding), f"{names}, an int, or ints or (low, high) pairs per axis"
             )
         if padding == "VALID":
-            return w.padding
+            return ((0, 0),) * rank
         if padding == "CAUSAL":
             if rank != 1:
                 check.fail(op, "padding", "'CAUSAL'", f"1 spatial axis for it, not {rank}")
@@ -248,47 +208,3 @@ def explicit_padding(op: str, padding: PaddingLike, rank: int) -> Pairs:
     return check.fail(
         op, "padding", repr(padding), f"an int >= 0, {rank} ints, or {rank} (low, high) pairs of them"
     )
-
-
-class ReceptiveField(NamedTuple):
-    """What one output of a stack of windows sees, per spatial axis, in inputs (pixels)."""
-
-    size: Ints
-    jump: Ints
-    start: Ints
-
-    def interval(self, position: Ints) -> tuple[slice, ...]:
-        """The inputs that the output at `position` sees; starts before 0 where it sees padding."""
-        starts = [p * j + s for p, j, s in zip(position, self.jump, self.start, strict=True)]
-        return tuple(slice(s, s + n) for s, n in zip(starts, self.size, strict=True))
-
-    def then(self, w: Window) -> "ReceptiveField":
-        """The receptive field after one more window on top."""
-        axes = list(zip(self.size, self.jump, self.start, w.extent, w.stride, w.padding, strict=True))
-        return ReceptiveField(
-            size=tuple(n + (e - 1) * j for n, j, _, e, _, _ in axes),
-            jump=tuple(j * s for _, j, _, _, s, _ in axes),
-            start=tuple(b - lo * j for _, j, b, _, _, (lo, _) in axes),
-        )
-
-
-def pixel(rank: int) -> ReceptiveField:
-    """The receptive field of the input itself: one pixel, one apart, the first at 0."""
-    return ReceptiveField((1,) * rank, (1,) * rank, (0,) * rank)
-
-
-def receptive_field(windows: Iterable[Window]) -> ReceptiveField:
-    """The receptive field of a stack of windows, first layer first.
-
-    Example:
-        >>> from jcnn.geometry import receptive_field, window
-        >>> receptive_field([window("conv", 3, size=(9,)), window("conv", 3, size=(7,))]).size
-        (5,)
-    """
-    windows = list(windows)
-    if not windows:
-        check.fail("geometry.receptive_field", "windows", "none", "at least one window")
-    field = pixel(len(windows[0].kernel))
-    for w in windows:
-        field = field.then(w)
-    return field

@@ -38,6 +38,7 @@ from jaxtyping import Array, Float, Integer
 
 from jcnn import check
 from jcnn.kernels import widen
+from jcnn.kernels.classes import class_sum
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
@@ -134,33 +135,48 @@ def softmax_cross_entropy_fwd(
         >>> jcnn.softmax_cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))  # log 4
         Array([1.3862944], dtype=float32)
     """
-    z = widen(logits)
-    classes = z.shape[-1]
-    lse, v = jax.nn.logsumexp(z, axis=-1), _weights(class_weights, classes, z.dtype)
-    loss = z_loss * lse**2
+    classes, lse = logits.shape[-1], _log_sum_exp(logits)
+    v = _weights(class_weights, classes, lse.dtype)
+    loss = z_loss * lse**2 if z_loss > 0 else jnp.zeros_like(lse)
     if label_smoothing < 1:
-        loss += (1 - label_smoothing) * _nll_of_labels(z, lse, labels, v)
+        loss += (1 - label_smoothing) * _nll_of_labels(logits, lse, labels, v)
     if label_smoothing > 0:
-        loss += label_smoothing / classes * jnp.sum(jnp.where(v == 0, 0, v * (lse[..., None] - z)), -1)
+        everywhere = _weighted_nll(jnp.sum(v), lse, class_sum(_times, v, logits))
+        loss += label_smoothing / classes * everywhere
     loss = _settle(loss, labels, classes, ignore_index)
     return loss.astype(logits.dtype), CrossEntropyResiduals(
         logits, labels, class_weights, lse, label_smoothing, ignore_index, z_loss
     )
 
 
-def _nll_of_labels(z: Array, lse: Array, labels: Array, v: Array) -> Array:
+def _log_sum_exp(logits: Array) -> Array:
+    """lse [...]; the maximum is taken of the narrow logits, so that no wide copy of them is made."""
+    top = jax.lax.stop_gradient(widen(jnp.max(logits, -1)))
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    return top + jnp.log(class_sum(lambda z: jnp.exp(widen(z) - top[..., None]), logits))
+
+
+def _nll_of_labels(logits: Array, lse: Array, labels: Array, v: Array) -> Array:
     """sum(v q nll), [...]; for int labels of one class, without a pass over all of them."""
+    weight = _weight_of_labels(labels, v)
     if _is_class(labels):
-        weight, index = _weight_of_labels(labels, v), _index(labels, v)[..., None]
-        nll = lse - jnp.take_along_axis(z, index, -1)[..., 0]
+        nll = lse - widen(jnp.take_along_axis(logits, _index(labels, v)[..., None], -1)[..., 0])
         return jnp.where(weight == 0, 0, weight * nll)
-    vq = v * widen(labels)
-    return jnp.sum(jnp.where(vq == 0, 0, vq * (lse[..., None] - z)), -1)
+    return _weighted_nll(weight, lse, class_sum(lambda q, v, z: _times(v * widen(q), z), labels, v, logits))
+
+
+def _weighted_nll(weight: Array, lse: Array, weighted_logits: Array) -> Array:
+    """sum(r nll) = lse sum(r) - sum(r z), [...], for which nll of every class is not written down."""
+    return jnp.where(weight == 0, 0, lse * weight) - weighted_logits
+
+
+def _times(weights: Array, z: Array) -> Array:
+    return jnp.where(weights == 0, 0, weights * widen(z))
 
 
 def _weight_of_labels(labels: Array, v: Array) -> Array:
     """sum(v q), [...]"""
-    return v[_index(labels, v)] if _is_class(labels) else jnp.sum(v * widen(labels), -1)
+    return v[_index(labels, v)] if _is_class(labels) else class_sum(lambda q, v: v * widen(q), labels, v)
 
 
 def _index(labels: Array, v: Array) -> Array:
@@ -177,7 +193,10 @@ def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
     t = (1 - smoothing) * _distribution(res.labels, classes, z.dtype) + smoothing / classes
     weight = (1 - smoothing) * _weight_of_labels(res.labels, v) + smoothing * jnp.mean(v)
     p = jnp.exp(z - lse)
-    dz = dloss * (p * (weight[..., None] + 2 * res.z_loss * lse) - v * t)
+    pull = weight[..., None]
+    if res.z_loss > 0:
+        pull += 2 * res.z_loss * lse
+    dz = dloss * (p * pull - v * t)
     dz = _settle(dz, res.labels, classes, res.ignore_index, extra_axes=1)
 
     dv = dq = None
@@ -199,8 +218,10 @@ def softmax_cross_entropy_reference(
     vt = (1 - label_smoothing) * q + label_smoothing / classes
     if class_weights is not None:
         vt = class_weights * vt
-    log_p = jnp.where(vt == 0, 0, logits - lse[..., None])
-    loss = -jnp.sum(vt * log_p, -1) + z_loss * lse**2
+    log_p = jnp.where((vt == 0) & jnp.isneginf(logits), 0, logits - lse[..., None])
+    loss = -jnp.sum(vt * log_p, -1)
+    if z_loss > 0:
+        loss += z_loss * lse**2
     return _settle(loss, labels, classes, ignore_index)
 
 

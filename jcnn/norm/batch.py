@@ -1,4 +1,4 @@
-"""Batch normalisation.
+"""Batch normalisation in training, by the statistics of the batch.
 
 Shapes.  x, y, dx, dy [N, *S, C];  gamma, beta, mean, var and their cotangents [C];  k [N, *S, 1] is 1 where
 the mask counts a position and 0 where it does not (1 everywhere without a mask).  Sums run over N and S,
@@ -22,9 +22,6 @@ Requiring sum(dy y') + sum(dmean mean') + sum(dvar var') = sum(dx x') + sum(dgam
     dx     = gamma rstd (dy - k (dbeta + xhat dgamma) / m) + k (dmean + 2 (x - mean) dvar) / m
 Each device returns its own part of dgamma and dbeta; dx needs the sums over all of them.
 
-Inference.  mean and var are given, and y is linear in x:
-    dx = gamma rstd dy     dmean = -gamma rstd dbeta     dvar = -gamma rstd^2 dgamma / 2
-
 Kinks.  None for eps > 0.
 Reference.  Ioffe & Szegedy 2015, arXiv:1502.03167, section 3 (there without dmean, dvar and k).
 """
@@ -38,12 +35,11 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.kernels import widen
-from jcnn.kernels.reduce import pixel_sum
+from jcnn.kernels.reduce import apart, pixel_sum
+from jcnn.norm.arguments import Channels, Images, check_images
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule, varying_axes
 
-Images = Float[Array, "n *s c"]
-Channels = Float[Array, " c"]
 AxisName = str | tuple[str, ...] | None
 
 
@@ -95,7 +91,7 @@ def _count(x: Array, counted: Array | None, axis_name: AxisName, dtype) -> Array
     return jnp.maximum(_over_devices(local, axis_name), 1)
 
 
-def _normalise(x: Array, gamma, beta, mean, rstd) -> Array:
+def normalise(x: Array, gamma, beta, mean, rstd) -> Array:
     xhat = (widen(x) - widen(mean)) * rstd
     return (widen(gamma) * xhat + widen(beta)).astype(x.dtype)
 
@@ -106,7 +102,7 @@ def _statistics(x, mask, axis_name) -> tuple[BatchStats, Array]:
     counted = _counted(x, mask)
     m = _count(x, counted, axis_name, wide.dtype)
     mean = _over_devices(pixel_sum(_only(counted, wide)), axis_name) / m
-    squares = _only(counted, (wide - mean) ** 2)
+    squares = _only(counted, (apart(wide) - mean) ** 2)
     return BatchStats(mean, _over_devices(pixel_sum(squares), axis_name) / m), m
 
 
@@ -125,7 +121,8 @@ def batch_norm_fwd(
         x: images [N, *S, C], or vectors [N, C].
         gamma, beta: scale and shift, [C], in x's dtype or float32.
         mask: what counts in the statistics (nonzero) and what does not (zero), [N], [N, *S] or [N, *S, 1];
-            sizes of 1 broadcast.  All positions are normalised, counted or not.
+            sizes of 1 broadcast.  All positions are normalised, counted or not, and all of dy goes into
+            dgamma and dbeta: a NaN in x where the mask is zero stays out of the statistics, not of dgamma.
         eps: added to the variance, > 0.
         axis_name: mapped axis (or axes) of `vmap` or `shard_map` over which the batch is spread; statistics
             are then those of the whole batch, weighted by the number of positions on each device.
@@ -140,7 +137,7 @@ def batch_norm_fwd(
     """
     stats, m = _statistics(x, mask, axis_name)
     rstd = lax.rsqrt(stats.var + eps)
-    y = _normalise(x, gamma, beta, stats.mean, rstd)
+    y = normalise(x, gamma, beta, stats.mean, rstd)
     res = BatchNormResiduals(x, gamma, stats.mean, rstd, m, mask, axis_name)
     return (y, _per_member(stats, x, gamma, beta, axis_name)), res
 
@@ -157,7 +154,7 @@ def batch_norm_bwd(
     centred = x - res.mean
     xhat = centred * res.rstd
     dbeta = pixel_sum(dy)
-    dgamma = pixel_sum(dy * xhat)
+    dgamma = pixel_sum((apart(x) - res.mean) * apart(dy)) * res.rstd
     all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
     mean_and_variance = _only(counted, (all_dbeta + xhat * all_dgamma) / res.count)
     through_y = widen(res.gamma) * res.rstd * (dy - mean_and_variance)
@@ -192,19 +189,21 @@ def _sum_over_members(dstats: BatchStats, x: Array, axis_name: AxisName) -> Batc
 
 
 def batch_norm_reference(x, gamma, beta, mask=None, *, eps=1e-5, axis_name=None):
-    stats, _ = _statistics(x, mask, axis_name)
-    return _normalise(x, gamma, beta, stats.mean, 1 / jnp.sqrt(stats.var + eps)), stats
+    wide, counted = widen(x), _counted(x, mask)
 
+    def total(a):
+        a = jnp.sum(a, range(x.ndim - 1), where=counted)
+        return a if axis_name is None else lax.psum(a, axis_name)
 
-def _check_arrays(op: str, x: Array, eps: float, **channels: Array) -> None:
-    check.floating(op, x=x)
-    check.ranks(op, "x", x, range(2, 6), "[N, *S, C]")
-    check.per_channel(op, x, **channels)
-    check.epsilon(op, eps)
+    m = jnp.maximum(total(jnp.ones((*x.shape[:-1], 1), wide.dtype)), 1)
+    mean = total(wide) / m
+    var = total((wide - mean) ** 2) / m
+    y = widen(gamma) * (wide - mean) / jnp.sqrt(var + eps) + widen(beta)
+    return y.astype(x.dtype), BatchStats(mean, var)
 
 
 def _batch_norm_check(x, gamma, beta, mask=None, *, eps, axis_name) -> None:
-    _check_arrays("batch_norm", x, eps, gamma=gamma, beta=beta)
+    check_images("batch_norm", x, eps, gamma=gamma, beta=beta)
     if mask is not None:
         full = (*x.shape[:-1], 1)
         fits = 1 <= mask.ndim <= x.ndim and all(a in (1, b) for a, b in zip(mask.shape, full, strict=False))
@@ -230,62 +229,8 @@ def update_running_stats(
         ValueError: momentum outside [0, 1].
     """
     check.number("update_running_stats", "momentum", momentum, 0, 1)
-    return BatchStats(
-        *(
-            momentum * old + (1 - momentum) * new.astype(old.dtype)
-            for old, new in zip(running, batch, strict=True)
-        )
-    )
 
+    def after(old: Array, new: Array) -> Array:
+        return momentum * old + (1 - momentum) * new.astype(old.dtype)
 
-@residuals
-class BatchNormInferenceResiduals:
-    x: Images  # the input
-    gamma: Channels
-    mean: Channels
-    rstd: Channels
-
-
-def batch_norm_inference_fwd(
-    x: Images, gamma: Channels, beta: Channels, mean: Channels, var: Channels, *, eps: float = 1e-5
-) -> tuple[Images, BatchNormInferenceResiduals]:
-    """Normalisation of every channel by a given mean and variance (inference mode).
-
-    Args:
-        x: images [N, *S, C], or vectors [N, C].
-        gamma, beta, mean, var: [C] each, in x's dtype or float32.
-        eps: added to the variance, > 0.
-
-    Returns:
-        An array like x.
-
-    Raises:
-        TypeError: dtypes not as above.
-        ValueError: shapes that do not fit together, or eps <= 0.
-    """
-    rstd = lax.rsqrt(widen(var) + eps)
-    return _normalise(x, gamma, beta, mean, rstd), BatchNormInferenceResiduals(x, gamma, mean, rstd)
-
-
-def batch_norm_inference_bwd(res: BatchNormInferenceResiduals, dy: Images):
-    scale = widen(res.gamma) * res.rstd
-    dy = widen(dy)
-    dbeta = pixel_sum(dy)
-    dgamma = pixel_sum(dy * ((widen(res.x) - widen(res.mean)) * res.rstd))
-    return scale * dy, dgamma, dbeta, -scale * dbeta, -scale * res.rstd * dgamma / 2
-
-
-def batch_norm_inference_reference(x, gamma, beta, mean, var, *, eps=1e-5):
-    return _normalise(x, gamma, beta, mean, 1 / jnp.sqrt(widen(var) + eps))
-
-
-def _batch_norm_inference_check(x, gamma, beta, mean, var, *, eps) -> None:
-    _check_arrays("batch_norm_inference", x, eps, gamma=gamma, beta=beta, mean=mean, var=var)
-
-
-batch_norm_inference = Rule(
-    batch_norm_inference_fwd,
-    batch_norm_inference_bwd,
-    batch_norm_inference_reference,
-    _batch_norm_inference_check,
-)
+    return BatchStats(after(running.mean, batch.mean), after(running.var, batch.var))

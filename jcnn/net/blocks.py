@@ -1,0 +1,81 @@
+"""Blocks: nets inside of nets."""
+
+from typing import Any
+
+from jcnn import check
+from jcnn.activation import relu, sigmoid
+from jcnn.layer_scale import scale_channels
+from jcnn.net.core import Net, chain, output_shape
+from jcnn.net.layers import dense
+from jcnn.net.pools import global_avg_pool
+from jcnn.rule import Rule
+
+
+def gated(gate: Net, product: Net | None = None) -> Net:
+    """x gate(x): every channel of an image times a number that `gate`, [N, *S, C] -> [N, C], makes from it.
+
+    Params and state are pairs (the gate's, empty).  `product` is the net of pairs (x, gate) that multiplies
+    them, by default `jcnn.scale_channels`.
+    """
+    branches = (gate, _product(scale_channels) if product is None else product)
+
+    def init(key, shape):
+        if (out := output_shape(gate, shape)) != shape[-1:]:
+            check.fail("net.gated", "gate", f"output {out}", f"{shape[-1:]}, the image's channels")
+        params, state = gate.init_layer(key, shape)
+        return (params, {}), (state, {})
+
+    def apply(params, state, x, *, train, key=None):
+        numbers, after = branches[0].apply(params[0], state[0], x, train=train, key=key)
+        y, _ = branches[1].apply({}, {}, (x, numbers), train=train)
+        return y, (after, {})
+
+    def fwd(params, state, x, *, train, key=None):
+        (numbers, after), res_gate = branches[0].fwd(params[0], state[0], x, train=train, key=key)
+        (y, _), res = branches[1].fwd({}, {}, (x, numbers), train=train)
+        return (y, (after, {})), (res_gate, res)
+
+    def bwd(residuals, dy):
+        res_gate, res = residuals
+        _, (dx, dnumbers) = branches[1].bwd(res, dy)
+        dparams, dx_gate = branches[0].bwd(res_gate, dnumbers)
+        return (dparams, {}), dx + dx_gate
+
+    about = {"out_shape": lambda shape: shape, "children": branches, "rebuild": gated}
+    return Net("gated", init, apply, fwd, bwd, **about)
+
+
+def _product(rule: Rule) -> Net:
+    """The net of pairs of arrays that is a rule of two arguments."""
+
+    def apply(params, state, pair, *, train, key=None):
+        return rule(*pair), state
+
+    def fwd(params, state, pair, *, train, key=None):
+        y, res = rule.fwd(*pair)
+        return (y, state), res
+
+    def bwd(res, dy) -> tuple[dict, Any]:
+        return {}, rule.bwd(res, dy)
+
+    about = {"out_shape": lambda shape: shape, "rule": rule, "rebuild": _product}
+    return Net(rule.name, lambda key, shape: ({}, {}), apply, fwd, bwd, **about)
+
+
+def squeeze_excitation(features: int, *, ratio: int = 16) -> Net:
+    """Every one of `features` channels times a number in (0, 1) that a small net makes from the means of all.
+
+    Hu et al. 2018, arXiv:1709.01507.  The net is dense(features / ratio), relu, dense(features), sigmoid;
+    `gated` takes others.
+
+    Example:
+        >>> import jax, jcnn
+        >>> from jcnn import net
+        >>> block = jcnn.chain(net.conv(32, 3), net.squeeze_excitation(32))
+        >>> print(block.summary((8, 8, 3)).rows[-1].receptive_field)
+        None
+    """
+    check.count("net.squeeze_excitation", "features", features)
+    check.count("net.squeeze_excitation", "ratio", ratio)
+    hidden = max(1, features // ratio)
+    return gated(chain(global_avg_pool(), dense(hidden), relu, dense(features), sigmoid))
