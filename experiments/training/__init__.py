@@ -1,0 +1,1 @@
+"""The parts of `experiments.train`, one thing each: it puts them together."""

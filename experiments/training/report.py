@@ -1,0 +1,99 @@
+"""What a run leaves behind when it is complete: `summary.json` and pictures."""
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import statistics
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import figures
+from experiments.benchmark.surroundings import cpu_model
+from experiments.config import Config, command
+from experiments.data import UserError
+from experiments.training.loop import Run
+
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "jcnn")
+
+
+def about(config: Config) -> dict[str, Any]:
+    """What was run, where and when."""
+    devices = jax.devices()
+    return {
+        "script": "experiments.train",
+        "command": command(config),
+        "config": dataclasses.asdict(dataclasses.replace(config, resume=None)),
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in PACKAGES},
+        "device": devices[0].device_kind,
+        "hardware": f"{os.cpu_count()} cores of {cpu_model()}"
+        if devices[0].platform == "cpu"
+        else f"{len(devices)} {devices[0].device_kind}",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def summary_of(run: Run) -> dict[str, Any]:
+    """The content of `summary.json` for one seed."""
+    return about(dataclasses.replace(run.config, seed=run.seed, seeds=1)) | {
+        "seed": run.seed,
+        "parameters": sum(p.size for p in jax.tree.leaves(run.train_state.params)),
+        "epochs": run.records,
+        "test_accuracy": run.records[-1]["test_accuracy"],
+        "compile_seconds": run.program.compile_seconds,
+        "seconds": sum(record["seconds"] for record in run.records),
+    }
+
+
+def summary_of_all(config: Config, summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of `summary.json` for several seeds: means, and standard deviations of the sample."""
+    accuracies, seconds = ([s[key] for s in summaries] for key in ("test_accuracy", "seconds"))
+    return about(config) | {
+        "seeds": [s["seed"] for s in summaries],
+        "parameters": summaries[0]["parameters"],
+        "test_accuracies": accuracies,
+        "test_accuracy": statistics.fmean(accuracies),
+        "test_accuracy_std": statistics.stdev(accuracies),
+        "compile_seconds": summaries[0]["compile_seconds"],
+        "seconds": statistics.fmean(seconds),
+        "seconds_std": statistics.stdev(seconds),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """At one stroke: the file is there and whole, or it is not there.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="partial-") as scratch:
+            written = Path(scratch, path.name)
+            written.write_text(json.dumps(content, indent=2, default=str) + "\n")
+            written.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: got no file ({error.strerror}), expected one; make space, then use --resume")
+
+
+def write_results(out: Path, summary: dict[str, Any], params: Any) -> None:
+    """The pictures, then at one stroke `summary.json`: where it is, the results are complete."""
+    what = f"{summary['config']['model']} on {summary['config']['dataset']}"
+    title = f"{what}: test accuracy {summary['test_accuracy']:.2%}"
+    first = next(p for p in jax.tree.leaves(params) if p.ndim == 4)
+    try:
+        figures.learning_curve(summary["epochs"], title, out / "learning_curve.png")
+        figures.filters(np.asarray(first), f"first layer of {what}", out / "filters.png")
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    write_json(out / "summary.json", summary)
