@@ -47,7 +47,7 @@ class Case:
         return chosen.get(stage, self.floats)
 
     def arrays(self, dtype: str, seed: int = 0) -> dict[str, jax.Array]:
-        """Random arguments: standard normal activations, weights that keep their variance.
+        """Random arguments: standard normal activations, weights that keep their variance, targets in [0, 1).
 
         Scale and shift of norms are in float32 even if all else is in bfloat16, as usual in mixed precision.
         """
@@ -59,7 +59,8 @@ class Case:
             elif name == "key":
                 found[name] = jax.random.key(seed)
             else:
-                values = random.standard_normal(shape, np.float32)
+                positive = name == "targets"
+                values = (random.random if positive else random.standard_normal)(shape, np.float32)
                 if name == "w":
                     values /= math.sqrt(math.prod(shape[:-1]))
                 elif name == "gamma":
@@ -110,9 +111,11 @@ def conv_transpose(kernel: tuple[int, ...], x: tuple[int, ...], out: int, stride
     return Case(name, "conv_transpose", shapes, {"stride": stride, "padding": padding})
 
 
-def pool(op: str, x: tuple[int, ...], window: int, stride: int, padding: int = 0, half: bool = False) -> Case:
+def pool(
+    op: str, x: tuple[int, ...], window: int, stride: int, padding: int = 0, half: bool = False, **more
+) -> Case:
     name = f"{op.replace('_', ' ')} {window}x{window} stride {stride} {by(x)}"
-    return Case(name, op, {"x": x}, {"window": window, "stride": stride, "padding": padding}, half)
+    return Case(name, op, {"x": x}, {"window": window, "stride": stride, "padding": padding, **more}, half)
 
 
 def norm(op: str, x: tuple[int, ...], half: bool = False, **config) -> Case:
@@ -121,7 +124,16 @@ def norm(op: str, x: tuple[int, ...], half: bool = False, **config) -> Case:
 
 
 def pointwise(op: str, x: tuple[int, ...], half: bool = False, **config) -> Case:
-    return Case(f"{op.replace('_', ' ')} {by(x)}", op, {"x": x}, config, half)
+    name = " ".join([op.replace("_", " "), *(v for v in config.values() if isinstance(v, str)), by(x)])
+    return Case(name, op, {"x": x}, config, half)
+
+
+def per_channel(op: str, x: tuple[int, ...], name: str, **config) -> Case:
+    return Case(f"{op.replace('_', ' ')} {by(x)}", op, {"x": x, name: x[-1:]}, config)
+
+
+def against_targets(op: str, name: str, shape: tuple[int, ...]) -> Case:
+    return Case(f"{op.replace('_', ' ')} {by(shape)}", op, {name: shape, "targets": shape})
 
 
 def loss(examples: int, classes: int, half: bool = False) -> Case:
@@ -179,6 +191,32 @@ CASES = [
     loss(128, 50_000, half=True),
     Case("dense 4096x512→1000", "dense", {"x": (4096, 512), "w": (512, 1000), "b": (1000,)}, half=True),
     Case("dropout " + by(IMAGES), "dropout", {"x": IMAGES, "key": ()}, {"rate": 0.5}),
+    *(
+        pointwise(op, IMAGES)
+        for op in ("elu", "selu", "softplus", "mish", "hard_sigmoid", "hard_swish", "relu6")
+    ),
+    per_channel("prelu", IMAGES, "slope"),
+    pointwise("glu", IMAGES),
+    pool("max_pool", (16, 26, 26, 64), 13, 1, padding=6),
+    pool("avg_pool", (16, 26, 26, 64), 13, 1, padding=6),
+    pool("lp_pool", IMAGES, 2, 2, p=2),
+    pointwise("adaptive_avg_pool", (64, 13, 13, 256), output_size=6),
+    pointwise("adaptive_max_pool", (64, 13, 13, 256), output_size=6),
+    per_channel("rms_norm", (16, 28, 28, 192), "gamma", eps=1e-5),
+    norm("instance_norm", (16, 56, 56, 64)),
+    pointwise("local_response_norm", (16, 28, 28, 192), size=5),
+    Case("weight standardize 3x3x256x256", "weight_standardize", {"w": (3, 3, 256, 256)}, {"eps": 1e-5}),
+    per_channel("layer_scale", (16, 28, 28, 192), "gamma"),
+    Case("drop path " + by(IMAGES), "drop_path", {"x": IMAGES, "key": ()}, {"rate": 0.5}),
+    pointwise("upsample", (16, 28, 28, 64), factor=2, method="nearest"),
+    pointwise("upsample", (16, 28, 28, 64), factor=2, method="bilinear"),
+    pointwise("pixel_shuffle", (16, 28, 28, 256), factor=2),
+    pointwise("patches", (16, 28, 28, 64), window=3, padding=1),
+    against_targets("binary_cross_entropy", "logits", (4096, 1000)),
+    against_targets("focal_loss", "logits", (4096, 1000)),
+    against_targets("mse", "predictions", (4096, 1000)),
+    against_targets("huber", "predictions", (4096, 1000)),
+    against_targets("kl_divergence", "log_predictions", (4096, 1000)),
 ]
 
 

@@ -51,6 +51,19 @@ def avg_pool(x, *, window, stride, padding):
     return F.avg_pool2d(x, window, stride, padding, count_include_pad=False)
 
 
+def lp_pool(x, *, window, stride, padding, p):
+    assert not padding  # LPPool2d has none
+    return F.lp_pool2d(x, p, window, stride)
+
+
+def adaptive_avg_pool(x, *, output_size):
+    return F.adaptive_avg_pool2d(x, output_size)
+
+
+def adaptive_max_pool(x, *, output_size):
+    return F.adaptive_max_pool2d(x, output_size)
+
+
 def global_avg_pool(x):
     return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
@@ -69,6 +82,50 @@ def layer_norm(x, gamma, beta, *, eps):
 
 def group_norm(x, gamma, beta, *, groups, eps):
     return F.group_norm(x, groups, gamma, beta, eps)
+
+
+def instance_norm(x, gamma, beta, *, eps):
+    return F.instance_norm(x, None, None, gamma, beta, eps=eps)
+
+
+def rms_norm(x, gamma, *, eps):
+    return F.rms_norm(x.permute(0, 2, 3, 1), gamma.shape, gamma, eps).permute(0, 3, 1, 2)
+
+
+def local_response_norm(x, *, size):
+    return F.local_response_norm(x, size)
+
+
+def prelu(x, slope):
+    return F.prelu(x, slope)
+
+
+def glu(x):
+    return F.glu(x, 1)
+
+
+def upsample(x, *, factor, method):
+    return F.interpolate(x, scale_factor=factor, mode=method)
+
+
+def pixel_shuffle(x, *, factor):
+    return F.pixel_shuffle(x, factor)
+
+
+def binary_cross_entropy(logits, targets):
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def mse(predictions, targets):
+    return F.mse_loss(predictions, targets, reduction="none")
+
+
+def huber(predictions, targets):
+    return F.huber_loss(predictions, targets, reduction="none")
+
+
+def kl_divergence(log_predictions, targets):
+    return F.kl_div(log_predictions, targets, reduction="none").sum(-1)
 
 
 def softmax(x):
@@ -91,7 +148,9 @@ def dropout(x, key, *, rate):
     return F.dropout(x, rate)
 
 
-relu, leaky_relu, sigmoid, tanh, silu, gelu = F.relu, F.leaky_relu, torch.sigmoid, torch.tanh, F.silu, F.gelu
+relu, relu6, leaky_relu, elu, selu = F.relu, F.relu6, F.leaky_relu, F.elu, F.selu
+sigmoid, tanh, softplus, hard_sigmoid = torch.sigmoid, torch.tanh, F.softplus, F.hardsigmoid
+silu, gelu, mish, hard_swish = F.silu, F.gelu, F.mish, F.hardswish
 
 
 def contestant(case: Case, arrays: dict[str, jax.Array], dy: jax.Array, compiled: bool) -> Contestant:
