@@ -3,8 +3,8 @@
 import os
 from importlib import metadata
 
-# Without fusion emitters, programs compile in half of the time. (Without optimisations as well, jax 0.10.2 gets
-# some of them wrong.) XLA ends the process at a flag that it does not know.
+# Without fusion emitters, programs compile in half of the time. If most optimisations are disabled as well,
+# jax 0.10.2 gets some wrong. XLA ends the process at a flag that it does not know.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=2"
