@@ -46,7 +46,7 @@ def test_replaced_rule_keeps_name_docstring_and_signature():
 
 
 def test_repr_shows_the_call_form():
-    assert repr(jcnn.dropout) == "<jcnn rule dropout(x, key, *, rate)>"
+    assert repr(jcnn.drop_path) == "<jcnn rule drop_path(x, key, *, rate)>"
 
 
 # --- another backward ----------------------------------------------------------------------------
@@ -213,15 +213,15 @@ def test_unhashable_configuration_is_refused():
 
 
 def test_wrong_keywords_and_counts_show_the_call_form():
-    form = re.escape("expected dropout(x, key, *, rate)")
+    form = re.escape("expected drop_path(x, key, *, rate)")
     for args, kwargs, complaint in (
         ((X,), {"rate": 0.5}, "missing a required argument: 'key'"),
         ((X, jax.random.key(0)), {}, "missing a required keyword-only argument: 'rate'|missing a required"),
         ((X, jax.random.key(0), 0.5), {}, "too many positional arguments"),
         ((X, jax.random.key(0)), {"p": 0.5, "rate": 0.5}, "unexpected keyword argument 'p'"),
     ):
-        with pytest.raises(TypeError, match=rf"jcnn\.dropout: .*({complaint}).*; {form}"):
-            jcnn.dropout(*args, **kwargs)
+        with pytest.raises(TypeError, match=rf"jcnn\.drop_path: .*({complaint}).*; {form}"):
+            jcnn.drop_path(*args, **kwargs)
 
 
 # --- rules made by users -------------------------------------------------------------------------
