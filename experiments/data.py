@@ -225,22 +225,29 @@ def check(what: str, split: Split, image_shape: tuple[int, ...], counts: tuple[i
 def find(name: str, data_dir: Path | None) -> list[Path]:
     """The files of a data set, downloaded if they are nowhere. `data_dir`, if given, is the only place."""
     source = SOURCES[name]
+    if paths := on_disk(name, data_dir):
+        return paths
     if data_dir is not None:
-        if paths := locate(data_dir, source):
-            return paths
         expected = f"{', '.join(source.files)} (or .gz) in it or in its folder {' or '.join(source.folders)}"
         raise UserError(f"--data-dir: got {data_dir} without the files of {name}, expected {expected}")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jcnn"
-    named = [Path(folder)] if (folder := os.environ.get("JCNN_DATA")) else []
-    for place in (*named, SHARED, cache):
-        if paths := locate(place, source):
-            return paths
     try:
-        download(source, cache)
+        download(source, cache())
     except OSError as error:
         advice = "expected a connection or, with --data-dir, a folder that has the files"
         raise UserError(f"{name}: got no download ({error}), {advice}") from None
-    return find(name, cache)
+    return find(name, cache())
+
+
+def on_disk(name: str, data_dir: Path | None) -> list[Path] | None:
+    """The files of a data set where they are looked for on this machine, None if they are nowhere."""
+    named = [Path(folder)] if (folder := os.environ.get("JCNN_DATA")) else []
+    places = (*named, SHARED, cache()) if data_dir is None else (data_dir,)
+    return next(filter(None, (locate(place, SOURCES[name]) for place in places)), None)
+
+
+def cache() -> Path:
+    """The folder that downloads are kept in."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jcnn"
 
 
 def locate(folder: Path, source: Source) -> list[Path] | None:

@@ -1,11 +1,9 @@
 """The pictures an experiment leaves behind."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
@@ -34,36 +32,4 @@ def learning_curve(epochs: Sequence[dict[str, Any]], title: str, path: Path) -> 
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3, which="both")
         axes.legend()
-    figure.savefig(path)
-
-
-def filters(weights: np.ndarray, title: str, path: Path) -> None:
-    """Every filter of a first layer, side by side.
-
-    Filters on three channels are shown in colour, each stretched to the full range. Others are shown channel
-    by channel, blue where the weight is negative and red where it is positive, on one scale for all.
-
-    Args:
-        weights: `[kh, kw, C_in, C_out]`.
-        title: what was trained.
-        path: the picture to write.
-    """
-    if weights.shape[2] == 3:
-        low, high = weights.min((0, 1, 2)), weights.max((0, 1, 2))
-        tiles, scale = np.moveaxis((weights - low) / np.maximum(high - low, 1e-12), -1, 0), {}
-    else:
-        tiles = weights.reshape(*weights.shape[:2], -1).transpose(2, 0, 1)
-        limit = np.abs(tiles).max()
-        scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    columns = min(8, len(tiles))
-    rows = math.ceil(len(tiles) / columns)
-    figure = Figure(figsize=(6.2, 0.7 * rows + 0.5), layout="constrained", dpi=150)
-    figure.suptitle(title, fontsize="medium")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.axis("off")
-    for axes, tile in zip(grid, tiles, strict=False):
-        picture = axes.imshow(tile, **scale)
-    if scale:
-        figure.colorbar(picture, ax=grid, label="weight")
     figure.savefig(path)

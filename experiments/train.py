@@ -5,8 +5,8 @@ Question: do jcnn's hand-derived backwards train real networks to the accuracy t
 Command: `python -m experiments.train` (handwritten digits, under a minute on two cores),
 `python -m experiments.train --dataset fashion_mnist` and so on; `--help` lists the options. What is not given
 comes from the data set's recipe in `experiments/config.py`. A run leaves in a folder of its own
-`summary.json` (written last: where it is, the run is complete), `metrics.jsonl`, `tensorboard/`,
-`checkpoints/` and pictures.
+`summary.json` (written last: where it is, the run is complete), `predictions.npy` (the classes of the test
+images, int32 `[N]`), `metrics.jsonl`, `tensorboard/`, `checkpoints/` and pictures.
 `--resume FOLDER` goes on with it after Ctrl-C, a crash or kill -9, to the same weights, bit by bit.
 
 Result: test accuracy in percent at the end, mean ± standard deviation over seeds. These were measured when
@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
 from experiments.config import MODELS, Config, parse, resolve, resumed, saved
@@ -38,7 +40,8 @@ from experiments.data import Dataset, UserError, load
 from experiments.folder import result_folder
 from experiments.training.interrupt import Interrupted
 from experiments.training.loop import Program, Run, initial, prepare
-from experiments.training.report import summary_of, summary_of_all, write_json, write_results
+from experiments.training.report import summary_of_all, write_json, write_results
+from experiments.training.steps import channel_statistics
 from jcnn.net import Net
 
 
@@ -75,12 +78,19 @@ def make_net(config: Config, data: Dataset) -> Net:
         raise UserError(
             f"--batch-size: got {config.batch_size}, expected at most {n}, the training set's size"
         )
-    net = MODELS[config.model](len(data.classes))
+    options = {"whiten": some_normalised(data.train_images)} if config.model == "airbench" else {}
+    net = MODELS[config.model](len(data.classes), **options)
     try:
         jax.eval_shape(lambda: initial(net, 0, image_shape))
     except ValueError as error:
         raise UserError(f"--model: got {config.model} for images of shape {image_shape}: {error}") from None
     return net
+
+
+def some_normalised(images: np.ndarray) -> jax.Array:
+    """The first 5,000 images as the net will see them, but for augmentation."""
+    mean, std = channel_statistics(images)
+    return jnp.asarray((images[:5000] - mean) / std)
 
 
 def folder_of(config: Config) -> Path:
@@ -117,9 +127,8 @@ def train_seed(program: Program, seed: int, folder: Path, console: Console) -> d
         return json.loads(path.read_text())
     run = Run(program, seed, folder, console)
     run.fit()
-    summary = summary_of(run)
-    write_results(folder, summary, run.train_state.average[0])
-    return summary
+    test = run.evaluate(program.config.epochs, program.config.tta)
+    return write_results(run, test)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

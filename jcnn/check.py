@@ -33,6 +33,17 @@ def ranks(op: str, name: str, a: jax.Array, allowed: range | tuple[int, ...], la
         fail(op, name, f"shape {a.shape}", f"{layout}")
 
 
+def images(op: str, x: jax.Array, name: str = "x", layout: str = "[N, *S, C]") -> None:
+    """x is [N, *S, C] with 1, 2 or 3 spatial axes S."""
+    ranks(op, name, x, range(3, 6), f"{layout} with 1, 2 or 3 spatial axes")
+
+
+def pixels(op: str, x: jax.Array) -> None:
+    """None of the spatial axes of x [N, *S, C] is empty."""
+    if 0 in x.shape[1:-1]:
+        fail(op, "x", f"shape {x.shape}", "at least one pixel on every spatial axis")
+
+
 def shape(op: str, name: str, a: jax.Array | None, expected: tuple[int, ...], why: str = "") -> None:
     if a is not None and a.shape != expected:
         fail(op, name, f"shape {a.shape}", f"shape {expected}{why and ' ' + why}")
@@ -43,8 +54,13 @@ def per_channel(op: str, x: jax.Array, **arrays: jax.Array) -> None:
     for name, a in arrays.items():
         floating(op, **{name: a})
         shape(op, name, a, x.shape[-1:], "like x's last axis")
-        if a.dtype not in (x.dtype, accumulator(x.dtype)):
-            fail(op, name, f"dtype {a.dtype}", f"{x.dtype} like x, or float32", TypeError)
+        as_x_or_wider(op, name, a, x)
+
+
+def as_x_or_wider(op: str, name: str, a: jax.Array, x: jax.Array) -> None:
+    """a has x's dtype, or the one that x's sums are accumulated in."""
+    if a.dtype not in (x.dtype, accumulator(x.dtype)):
+        fail(op, name, f"dtype {a.dtype}", f"{x.dtype} like x, or float32", TypeError)
 
 
 def epsilon(op: str, value: Any) -> None:
@@ -65,6 +81,13 @@ def number(
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not (good and low <= value <= high and not (open_high and value == high)):
         fail(op, name, repr(value), f"a number in [{low}, {high}{bracket}")
+
+
+def positive(op: str, name: str, value: Any) -> None:
+    """`value` is a Python number above 0."""
+    number(op, name, value, 0)
+    if value == 0:
+        fail(op, name, value, "a number > 0")
 
 
 def count(op: str, name: str, value: Any) -> None:

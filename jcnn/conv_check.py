@@ -12,7 +12,7 @@ Array = jax.Array
 
 def conv(x, w, b=None, *, groups, algorithm, **config) -> None:
     check.floating("conv", x=x, w=w, b=b)
-    _images("conv", "x", x)
+    check.images("conv", x)
     check.count("conv", "groups", groups)
     _weights("conv", w, x, groups)
     if x.shape[-1] != w.shape[-2] * groups:
@@ -20,25 +20,25 @@ def conv(x, w, b=None, *, groups, algorithm, **config) -> None:
         check.fail("conv", "w", f"shape {w.shape}", expected)
     check.shape("conv", "b", b, w.shape[-1:], "like w's last axis")
     g = conv_geometry("conv", x.shape[1:-1], w.shape[:-2], groups=groups, **config)
-    _algorithm("conv", algorithm, g, x, w.shape[-2] * groups, w.shape[-1])
+    check_algorithm("conv", algorithm, g, x, w.shape[-2] * groups, w.shape[-1])
 
 
 def conv_input_grad(dy, w, *, input_size: IntLike, groups, algorithm, **config) -> None:
     op = "conv_input_grad"
     check.floating(op, dy=dy, w=w)
-    _images(op, "dy", dy)
+    check.images(op, dy, "dy")
     check.count(op, "groups", groups)
     _weights(op, w, dy, groups)
     size = sizes(op, "input_size", input_size, dy.ndim - 2)
     g = conv_geometry(op, size, w.shape[:-2], groups=groups, **config)
     check.shape(op, "dy", dy, (dy.shape[0], *g.window.output_size(g.size), w.shape[-1]), "as conv's output")
-    _algorithm(op, algorithm, g, dy, w.shape[-2] * groups, w.shape[-1])
+    check_algorithm(op, algorithm, g, dy, w.shape[-2] * groups, w.shape[-1])
 
 
 def conv_weight_grad(x, dy, *, kernel_size: IntLike, groups, algorithm, **config) -> None:
     op = "conv_weight_grad"
     check.floating(op, x=x, dy=dy)
-    _images(op, "x", x)
+    check.images(op, x)
     check.count(op, "groups", groups)
     for name, a in {"x": x, "dy": dy}.items():
         if a.shape[-1] % groups:
@@ -46,11 +46,7 @@ def conv_weight_grad(x, dy, *, kernel_size: IntLike, groups, algorithm, **config
     taps = sizes(op, "kernel_size", kernel_size, x.ndim - 2)
     g = conv_geometry(op, x.shape[1:-1], taps, groups=groups, **config)
     check.shape(op, "dy", dy, (x.shape[0], *g.window.output_size(g.size), dy.shape[-1]), "as conv's output")
-    _algorithm(op, algorithm, g, x, x.shape[-1], dy.shape[-1])
-
-
-def _images(op: str, name: str, x: Array) -> None:
-    check.ranks(op, name, x, range(3, 6), "[N, *S, C] with 1, 2 or 3 spatial axes")
+    check_algorithm(op, algorithm, g, x, x.shape[-1], dy.shape[-1])
 
 
 def _weights(op: str, w: Array, x: Array, groups: int) -> None:
@@ -59,7 +55,9 @@ def _weights(op: str, w: Array, x: Array, groups: int) -> None:
         check.fail(op, "w", f"{w.shape[-1]} output channels", f"a multiple of groups={groups}")
 
 
-def _algorithm(op: str, name: str | None, g: ConvGeometry, a: Array, channels: int, outputs: int) -> None:
+def check_algorithm(
+    op: str, name: str | None, g: ConvGeometry, a: Array, channels: int, outputs: int
+) -> None:
     """`name` is None, or a formulation that computes this convolution; `a` is any of its images."""
     p = Problem(g.inner, g.groups, len(a), g.padded_size, channels, outputs, a.dtype)
     if name is not None and name not in kernel.fitting(p):

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.conv import conv, conv_input_grad, conv_input_grad_reference, conv_weight_grad
+from jcnn.conv_check import check_algorithm
 from jcnn.geometry import ConvGeometry, IntLike, Ints, PaddingLike, conv_geometry, sizes, window
 from jcnn.kernels import widen
 from jcnn.kernels.reduce import pixel_sum
@@ -47,6 +48,7 @@ def transposed_geometry(
     output_padding: IntLike,
     dilation: IntLike,
     groups: int,
+    algorithm: str | None = None,
 ) -> ConvGeometry:
     """The geometry of the convolution whose outputs are of spatial shape `size`: of y to x."""
     rank = len(size)
@@ -68,7 +70,7 @@ def transposed_geometry(
         check.fail(OP, "x", f"spatial shape {size}", "at least one pixel")
     if min(result) < 1:
         check.fail(OP, "padding", padding, f"less: the output would have spatial shape {result}")
-    return conv_geometry(OP, result, w.kernel, w.stride, w.padding, "zeros", w.dilation, groups)
+    return conv_geometry(OP, result, w.kernel, w.stride, w.padding, "zeros", w.dilation, groups, algorithm)
 
 
 @residuals
@@ -89,6 +91,7 @@ def conv_transpose_fwd(
     output_padding: IntLike = 0,
     dilation: IntLike = 1,
     groups: int = 1,
+    algorithm: str | None = None,
 ) -> tuple[Outputs, ConvTransposeResiduals]:
     """The adjoint of `jcnn.conv` in its images, plus a bias: every pixel of x spreads a kernel over y.
 
@@ -100,6 +103,7 @@ def conv_transpose_fwd(
             as large as x, as in Flax and TensorFlow; explicit padding crops it, as in PyTorch.
         output_padding: rows and columns more at the high end, 0 <= output_padding < stride, an int or one per
             axis: a convolution with a stride gives outputs of one size for `stride` sizes of its input.
+        algorithm: as for `conv`.
 
     Returns:
         [N, *S, O] in x's dtype, with S = (M - 1) stride + dilation (K - 1) + 1 - low - high + output_padding,
@@ -116,7 +120,8 @@ def conv_transpose_fwd(
         >>> jcnn.conv_transpose(x, w, stride=2, output_padding=1)[0, :, 0]
         Array([ 1., 10.,  2., 20.,  3., 30.,  0.], dtype=float32)
     """
-    g = transposed_geometry(x.shape[1:-1], w.shape[:-2], stride, padding, output_padding, dilation, groups)
+    size, kernel = x.shape[1:-1], w.shape[:-2]
+    g = transposed_geometry(size, kernel, stride, padding, output_padding, dilation, groups, algorithm)
     y = conv_input_grad(x, w, input_size=g.size, **g.config)
     if b is not None:
         y = (widen(y) + widen(b)).astype(x.dtype)
@@ -131,16 +136,18 @@ def conv_transpose_bwd(res: ConvTransposeResiduals, dy: Outputs) -> tuple[Images
 
 
 def conv_transpose_reference(
-    x, w, b=None, *, stride=1, padding="VALID", output_padding=0, dilation=1, groups=1
+    x, w, b=None, *, stride=1, padding="VALID", output_padding=0, dilation=1, groups=1, algorithm=None
 ):
-    g = transposed_geometry(x.shape[1:-1], w.shape[:-2], stride, padding, output_padding, dilation, groups)
+    g = transposed_geometry(
+        x.shape[1:-1], w.shape[:-2], stride, padding, output_padding, dilation, groups, algorithm
+    )
     y = conv_input_grad_reference(x, w, input_size=g.size, **g.config)
     return y if b is None else y + b
 
 
 def _conv_transpose_check(x, w, b=None, *, groups, **config) -> None:
     check.floating(OP, x=x, w=w, b=b)
-    check.ranks(OP, "x", x, range(3, 6), "[N, *M, C] with 1, 2 or 3 spatial axes")
+    check.images(OP, x, layout="[N, *M, C]")
     check.count(OP, "groups", groups)
     check.ranks(OP, "w", w, (x.ndim,), f"[*K, O/groups, C] with {x.ndim - 2} kernel axes")
     if w.shape[-1] != x.shape[-1]:
@@ -148,7 +155,8 @@ def _conv_transpose_check(x, w, b=None, *, groups, **config) -> None:
     if x.shape[-1] % groups:
         check.fail(OP, "x", f"{x.shape[-1]} channels", f"a multiple of groups={groups}")
     check.shape(OP, "b", b, (w.shape[-2] * groups,), "like w's second last axis times groups")
-    transposed_geometry(x.shape[1:-1], w.shape[:-2], groups=groups, **config)
+    g = transposed_geometry(x.shape[1:-1], w.shape[:-2], groups=groups, **config)
+    check_algorithm(OP, g.algorithm, g, x, w.shape[-2] * groups, w.shape[-1])
 
 
 conv_transpose = Rule(conv_transpose_fwd, conv_transpose_bwd, conv_transpose_reference, _conv_transpose_check)

@@ -111,7 +111,7 @@ def scale_channels_reference(x, gate):
 
 def _scale_channels_check(x, gate) -> None:
     check.floating("scale_channels", x=x, gate=gate)
-    check.ranks("scale_channels", "x", x, range(3, 6), "[N, *S, C] with 1, 2 or 3 spatial axes")
+    check.images("scale_channels", x)
     check.shape("scale_channels", "gate", gate, (x.shape[0], x.shape[-1]), "like x's first and last axis")
 
 

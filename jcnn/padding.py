@@ -65,7 +65,7 @@ class PadResiduals:
 
 def _pad_check(x, *, padding, mode="zeros") -> None:
     check.floating("pad", x=x)
-    check.ranks("pad", "x", x, range(3, 6), "[N, *S, C] with 1, 2 or 3 spatial axes")
+    check.images("pad", x)
     check.choice("pad", "mode", mode, PADDING_MODES)
     check_copies("pad", x.shape[1:-1], explicit_padding("pad", padding, x.ndim - 2), mode)
 

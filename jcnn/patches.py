@@ -66,18 +66,8 @@ def _scatter(p: Array, w: Window, size: Ints) -> Array:
         between = p.shape[1:-2]
         parts = [p[..., t, :] for t in range(w.kernel[axis])]
         images = (*between[:axis], size[axis], *between[axis + 1 :])
-        p = taps.scatter(parts, _along(w, axis, len(between)), images)
+        p = taps.scatter(parts, w.along(axis, len(between)), images)
     return p
-
-
-def _along(w: Window, axis: int, rank: int) -> Window:
-    """The window on one of `rank` axes, one pixel wide on the others."""
-
-    def only(value, neutral):
-        return (neutral,) * axis + (value,) + (neutral,) * (rank - axis - 1)
-
-    kernel, stride, dilation = (only(values[axis], 1) for values in w[:3])
-    return Window(kernel, stride, dilation, only(w.padding[axis], (0, 0)))
 
 
 def patches_fwd(
@@ -125,13 +115,9 @@ def patches_reference(x, *, window, stride=1, padding="VALID", dilation=1):
     return jnp.concatenate(taps.gather(x, w), -1)
 
 
-def _check_images(op: str, name: str, a: Array, layout: str) -> None:
-    check.floating(op, **{name: a})
-    check.ranks(op, name, a, range(3, 6), f"{layout} with 1, 2 or 3 spatial axes")
-
-
 def _patches_check(x, *, window, stride, padding, dilation) -> None:
-    _check_images("patches", "x", x, "[N, *S, C]")
+    check.floating("patches", x=x)
+    check.images("patches", x)
     window_geometry("patches", window, size=x.shape[1:-1], stride=stride, padding=padding, dilation=dilation)
 
 
@@ -189,7 +175,8 @@ def fold_reference(p, *, output_size, window, stride=1, padding="VALID", dilatio
 
 
 def _fold_check(p, *, output_size, window, **config) -> None:
-    _check_images("fold", "p", p, "[N, *M, T C]")
+    check.floating("fold", p=p)
+    check.images("fold", p, "p", "[N, *M, T C]")
     size, w = (g := _fold_geometry(p, output_size, window, **config)).size, g.window
     positions, count = w.output_size(size), math.prod(w.kernel)
     if p.shape[1:-1] != positions:

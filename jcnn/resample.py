@@ -52,7 +52,7 @@ Large = Float[Array, "n *m d"]
 
 def _checked_factor(op: str, x: Array, factor: IntLike) -> Ints:
     check.floating(op, x=x)
-    check.ranks(op, "x", x, range(3, 6), "[N, *S, C] with 1, 2 or 3 spatial axes")
+    check.images(op, x)
     factors = sizes(op, "factor", factor, x.ndim - 2)
     if min(factors) < 1:
         check.fail(op, "factor", factor, "at least 1 on every axis")
@@ -174,8 +174,7 @@ def _upsample_check(x, *, factor, method, align_corners) -> None:
     check.choice(
         "upsample", "align_corners", align_corners, (False,) if method == "nearest" else (False, True)
     )
-    if 0 in x.shape[1:-1]:
-        check.fail("upsample", "x", f"shape {x.shape}", "at least one pixel on every spatial axis")
+    check.pixels("upsample", x)
 
 
 upsample = Rule(upsample_fwd, upsample_bwd, upsample_reference, _upsample_check)

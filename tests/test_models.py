@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import jcnn
 from jcnn import models, net
+from jcnn.models.airbench import whitening_filters
 from jcnn.models.mobilenet import multiple_of_8
 from jcnn.verify.examples import normal
 from tests.checks import assert_close
@@ -124,6 +125,33 @@ def test_blocks_of_a_new_resnet_are_their_shortcuts():
     assert float(jnp.abs(block.apply(params, state, x, train=True)[0] - x).max()) > 0.1
 
 
+def test_airbench_is_the_papers_net():
+    """Jordan 2024: 1.97 million parameters, eight layers with weights; convolutions start as identities."""
+    model = models.airbench()
+    params, state = model.init(KEY, (32, 32, 3))
+    assert sum(p.size for p in jax.tree.leaves(params)) == 1_971_352
+    shapes = [w.shape for w in jax.tree.leaves((params, state)) if w.ndim > 1]
+    assert len(shapes) == 8
+    x = normal(0, 1, 6, 7, 24)
+    y, _ = model.children[2].apply(params[2], state[2], x, train=True)
+    assert_close(y[..., :24], x, 1e-12, "the first 24 of 64 channels")
+    assert float(jnp.abs(y[..., 24:]).mean()) > 0.1
+
+
+def test_whitening_filters_make_patches_white():
+    white = normal(0, 40, 9, 8, 3)
+    images = white + 3 * jnp.roll(white, 1, 2) + white[..., :1] + 0.5  # neighbours and channels correlate
+    w = whitening_filters(images, eps=0.0)
+    y = jcnn.conv(images, w).reshape(-1, 24)
+    assert_close(y.T[:12] @ y[:, :12] / len(y), jnp.eye(12), 1e-9, "second moments")
+    assert_close(y[:, 12:], -y[:, :12], 0, "negatives")
+    sizes = jnp.sum(w[..., :12] ** 2, (0, 1, 2))  # 1 / eigenvalues
+    assert (jnp.diff(sizes) > 0).all()
+    model = models.airbench(whiten=images)
+    _, state = model.init(KEY, (32, 32, 3))
+    assert_close(state[0][0]["w"], whitening_filters(images), 0, "of the net")
+
+
 def test_models_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match=r"models\.resnet: depth: got 20, expected one of 18, 34, 50"):
         models.resnet(depth=20)
@@ -134,6 +162,14 @@ def test_models_refuse_what_does_not_fit():
         models.resnext(width=8)
     with pytest.raises(ValueError, match=r"convnext: blocks: got \(3, 3, 9, 3\), expected one for each of"):
         models.convnext(widths=(8, 16))
+    with pytest.raises(
+        ValueError, match=r"airbench: whiten: got shape \(8, 8, 3\), expected images \[N, H, W, C\]"
+    ):
+        models.airbench(whiten=jnp.ones((8, 8, 3)))
+    with pytest.raises(
+        ValueError, match=r"airbench: whiten: got 3 channels, expected 1, as the net's images"
+    ):
+        models.airbench().init(KEY, (28, 28, 1))
 
 
 SMALL = {
@@ -143,6 +179,7 @@ SMALL = {
         models.mobilenet_v2(3, stages=((1, 8, 1, 1), (2, 8, 2, 2)), width=0.1, dropout=0.3),
         (4, 6, 2),
     ),
+    "airbench": (models.airbench(3, widths=(26, 5, 4)), (30, 29, 3)),
     "convnext": (models.convnext(3, widths=(4, 6), blocks=(1, 1), patch=2, kernel=3, scale=0.5), (8, 9, 2)),
 }
 

@@ -137,3 +137,65 @@ def test_conv_transpose_layer():
     assert of_group.init(KEY, X.shape[1:])[0]["w"][0, 0].tolist() == [[0, 0, 0, 1, 1, 1]] * 2
     with pytest.raises(ValueError, match=r"net\.conv_transpose: groups: got 4, expected a divisor of the"):
         net.conv_transpose(8, 3, groups=4).init(KEY, X.shape[1:])
+
+
+def test_frozen_params_are_state_and_have_no_gradient():
+    layer = net.conv(3, 2, stride=2)
+    params, _ = layer.init(KEY, X.shape[1:])
+    params["b"] += 0.5
+    for names in (("w",), ("b",), ("w", "b"), ()):
+        model = net.frozen(net.conv(3, 2, stride=2), *names)
+        trained, (kept, own) = model.init(KEY, X.shape[1:])
+        assert list(kept) == list(names or ("w", "b"))
+        assert sorted([*trained, *kept]) == ["b", "w"]
+        trained, kept = ({name: params[name] for name in part} for part in (trained, kept))
+        (y, after), res = model.fwd(trained, (kept, own), X, train=True)
+        expected, res_all = layer.fwd(params, {}, X, train=True)
+        assert_close(y, expected[0], 0, "y")
+        assert_close(after, (kept, own), 0, "state")
+        assert_close(model.apply(trained, (kept, own), X, train=True), (y, after), 0, "apply")
+        dparams, dx = layer.bwd(res_all, y)
+        assert_close(model.bwd(res, y), ({name: dparams[name] for name in trained}, dx), 0, "bwd")
+
+
+def test_a_frozen_layer_keeps_its_state_its_rules_and_the_dtype_of_its_input():
+    model = jcnn.chain(net.frozen(net.batch_norm()), net.frozen(net.conv(2, 1)))
+    params, state = model.init(KEY, X.shape[1:])
+    assert params == ({}, {})
+    y, after = model.apply(params, state, X.astype(jnp.bfloat16), train=True)
+    assert y.dtype == jnp.bfloat16
+    assert_close(after[0][0], state[0][0], 0, "gamma and beta")
+    assert float(jnp.abs(after[0][1]["mean"] - state[0][1]["mean"]).max()) > 1e-3  # running statistics go on
+    assert model.rules() == {jcnn.batch_norm, jcnn.conv}
+
+    halved = jcnn.conv.replace(bwd=lambda res, dy: jcnn.conv.bwd(res, 0.5 * dy))
+    (y, _), res = model.fwd(params, state, X, train=True)
+    (_, _), other = model.with_rules({jcnn.conv: halved}).fwd(params, state, X, train=True)
+    dx, half_dx = model.bwd(res, y)[1], model.with_rules({jcnn.conv: halved}).bwd(other, y)[1]
+    assert_close(half_dx, 0.5 * dx, 1e-12, "with_rules")
+    with pytest.raises(
+        ValueError, match=r"net\.frozen: names: got v, expected names of params of conv 1: w, b"
+    ):
+        net.frozen(net.conv(2, 1), "v").init(KEY, X.shape[1:])
+
+
+def test_scale_and_batch_norm_without_gamma():
+    model = jcnn.chain(net.scale(-0.5), net.batch_norm(gamma=None))
+    params, state = model.init(KEY, X.shape[1:])
+    assert [list(p) for p in params] == [[], ["beta"]]
+    beta, ones = normal(5, 6), jnp.ones(6)
+    params, dy = ({}, {"beta": beta}), normal(6, *X.shape)
+    for train in (True, False):
+        (y, after), res = model.fwd(params, state, X, train=train)
+        if train:
+            (expected, _), res_rule = jcnn.batch_norm.fwd(-0.5 * X, ones, beta)
+            dx, _, dbeta, _ = jcnn.batch_norm.bwd(res_rule, (dy, jcnn.BatchStats(0 * ones, 0 * ones)))
+        else:
+            expected, dx, dbeta = (
+                -0.5 * X / jnp.sqrt(1 + 1e-5) + beta,
+                dy / jnp.sqrt(1 + 1e-5),
+                dy.sum((0, 1, 2)),
+            )
+        assert_close(y, expected, 1e-12, "y")
+        assert_close(model.apply(params, state, X, train=train), (y, after), 0, "apply")
+        assert_close(model.bwd(res, dy), (({}, {"beta": dbeta}), -0.5 * dx), 1e-12, "bwd")

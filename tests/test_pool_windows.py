@@ -165,3 +165,41 @@ def test_global_mean_is_right_to_the_precision_of_the_dtype():
         for y in (jcnn.global_avg_pool(low), jcnn.adaptive_avg_pool(low, output_size=1)):
             assert y.dtype == dtype
             assert abs(float(y.ravel()[0]) - expected) <= jnp.finfo(dtype).eps / 2 * expected * 1.01
+
+
+FORCED = {
+    "max_pool": (jcnn.max_pool, {"dilation": (1, 2)}),
+    "split": (jcnn.max_pool, {"ties": "split"}),
+    "avg_pool": (jcnn.avg_pool, {"ceil_mode": True}),
+    "lp_pool": (jcnn.lp_pool, {"p": 3}),
+}
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_algorithms_agree_and_take_different_ways(name):
+    rule, config = FORCED[name]
+    config = {"window": (3, 4), "stride": (2, 3), "padding": ((1, 0), (2, 1)), **config}
+    x = jnp.round(2 * normal(90, 2, 9, 10, 3))  # with ties
+
+    def by(algorithm):
+        def both(x):
+            y, pull = jax.vjp(lambda x: rule(x, **config, algorithm=algorithm), x)
+            return y, pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+        return both(x), str(jax.make_jaxpr(both)(x))
+
+    (expected, default), (taps, one_loop), (axes, in_turn) = map(by, (None, "taps", "axes"))
+    assert_close((taps, axes), (expected, expected), 1e-13, "values and gradients")
+    assert default == one_loop != in_turn
+
+
+def test_algorithms_that_there_are_not_or_that_do_not_fit_are_refused():
+    x = normal(91, 1, 9, 9, 2)
+    for rule, config in ((jcnn.max_pool, {}), (jcnn.avg_pool, {}), (jcnn.lp_pool, {"p": 2})):
+        message = rf"jcnn\.{rule.name}: algorithm: got 'native', expected one of None, 'taps', 'axes'"
+        with pytest.raises(ValueError, match=message):
+            rule(x, window=2, algorithm="native", **config)
+        with pytest.raises(
+            ValueError, match=r"algorithm: got 'taps', expected None or 'axes' for a window of over"
+        ):
+            rule(x, window=(9, 8), algorithm="taps", **config)

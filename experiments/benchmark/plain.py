@@ -126,72 +126,18 @@ def layer_scale(x, gamma):
     return (x * gamma).astype(x.dtype)
 
 
-def relu(x):
-    return jax.nn.relu(x)
-
-
-def relu6(x):
-    return jax.nn.relu6(x)
-
-
-def elu(x):
-    return jax.nn.elu(x)
-
-
-def selu(x):
-    return jax.nn.selu(x)
-
-
-def softplus(x):
-    return jax.nn.softplus(x)
-
-
-def mish(x):
-    return jax.nn.mish(x)
-
-
-def hard_sigmoid(x):
-    return jax.nn.hard_sigmoid(x)
-
-
-def hard_swish(x):
-    return jax.nn.hard_swish(x)
+relu, relu6, leaky_relu, elu, selu = jax.nn.relu, jax.nn.relu6, jax.nn.leaky_relu, jax.nn.elu, jax.nn.selu
+sigmoid, tanh, softplus, hard_sigmoid = jax.nn.sigmoid, jnp.tanh, jax.nn.softplus, jax.nn.hard_sigmoid
+silu, mish, hard_swish, glu = jax.nn.silu, jax.nn.mish, jax.nn.hard_swish, jax.nn.glu
+softmax, log_softmax = jax.nn.softmax, jax.nn.log_softmax
 
 
 def prelu(x, slope):
     return jnp.where(x > 0, x, slope * x)
 
 
-def glu(x):
-    return jax.nn.glu(x)
-
-
-def leaky_relu(x):
-    return jax.nn.leaky_relu(x)
-
-
-def sigmoid(x):
-    return jax.nn.sigmoid(x)
-
-
-def tanh(x):
-    return jnp.tanh(x)
-
-
-def silu(x):
-    return jax.nn.silu(x)
-
-
 def gelu(x):
     return jax.nn.gelu(x, approximate=False)
-
-
-def softmax(x):
-    return jax.nn.softmax(x)
-
-
-def log_softmax(x):
-    return jax.nn.log_softmax(x)
 
 
 def softmax_cross_entropy(logits, labels):

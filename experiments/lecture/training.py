@@ -1,6 +1,5 @@
 """The net of the lecture, trained by explicit backpropagation."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 import optax
 
 import jcnn
-from experiments.data import SHARED, SOURCES, Dataset, load, locate
+from experiments.data import Dataset, load, on_disk
 from jcnn import net
 
 WIDTHS = 16, 32, 64
@@ -41,10 +40,7 @@ class Trained(NamedTuple):
 def dataset(name: str | None, folder: Path | None) -> Dataset:
     """The data set of that name; by default Fashion-MNIST if it is on this machine, else digits."""
     if name is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jcnn"
-        places = (folder,) if folder else (Path(os.environ.get("JCNN_DATA") or cache), SHARED, cache)
-        here = any(locate(place, SOURCES["fashion_mnist"]) for place in places)
-        name = "fashion_mnist" if here else "digits"
+        name = "fashion_mnist" if on_disk("fashion_mnist", folder) else "digits"
     return load(name, folder)
 
 

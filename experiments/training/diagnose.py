@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from jcnn.net import Net
 
 
-def first_not_finite(net: Net, params: Any, state: Any, x: jax.Array, key: jax.Array, dlogits_of) -> str:
+def first_not_finite(
+    net: Net,
+    params: Any,
+    state: Any,
+    x: jax.Array,
+    key: jax.Array | None = None,
+    dlogits_of: Callable | None = None,
+    *,
+    train: bool = True,
+) -> str:
     """Runs a net layer by layer, forward and back; says where the first NaN or infinity appears.
 
     Args:
@@ -20,7 +29,8 @@ def first_not_finite(net: Net, params: Any, state: Any, x: jax.Array, key: jax.A
         state: its state.
         x: the batch.
         key: random key of the step.
-        dlogits_of: the cotangent of the logits, as a function of them.
+        dlogits_of: the cotangent of the logits, as a function of them; without it, only forward.
+        train: as for `net.apply`.
     """
     found: list[str] = []
 
@@ -30,8 +40,8 @@ def first_not_finite(net: Net, params: Any, state: Any, x: jax.Array, key: jax.A
 
     note("the images", x)
     watched = watch(net, note)
-    (logits, _), res = watched.fwd(params, state, x, train=True, key=key)
-    if not found:
+    (logits, _), res = watched.fwd(params, state, x, train=train, key=key)
+    if not found and dlogits_of is not None:
         watched.bwd(res, dlogits_of(logits).astype(logits.dtype))
     return found[0] if found else "no layer shows it when the layers run one by one"
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 import jcnn
 from experiments.data import Dataset, UserError
+from experiments.training.augment import View
 from experiments.training.checkpoints import Checkpoints, Progress
 from experiments.training.diagnose import first_not_finite
 from experiments.training.gradients import cast
@@ -19,13 +20,19 @@ from experiments.training.interrupt import Interrupted, Stop, held_back
 from experiments.training.live import LiveTable, memory_bytes
 from experiments.training.log import Log
 from experiments.training.optimizers import make_optimizer, make_schedule
-from experiments.training.steps import Steps, TrainState, channel_statistics, make_steps
+from experiments.training.steps import (
+    EVALUATION_BATCH,
+    Evaluation,
+    Steps,
+    TrainState,
+    channel_statistics,
+    evaluate,
+    make_steps,
+)
 from jcnn.net import Net
 
 if TYPE_CHECKING:
     from experiments.config import Config
-
-EVALUATION_BATCH = 500
 
 
 class Program(NamedTuple):
@@ -64,19 +71,20 @@ def order(seed: int, epoch: int, n: int, batch_size: int) -> np.ndarray:
 def prepare(config: "Config", data: Dataset, net: Net) -> Program:
     """Makes the optimizer and compiles the steps."""
     began = time.perf_counter()
-    optimizer = make_optimizer(config, len(data.train_images) // config.batch_size * config.epochs)
+    per_epoch = len(data.train_images) // config.batch_size
+    optimizer = make_optimizer(config, per_epoch * config.epochs)
     statistics = channel_statistics(data.train_images)
-    steps = make_steps(config, net, optimizer, *statistics, len(data.classes))
+    steps = make_steps(config, net, optimizer, *statistics, len(data.classes), per_epoch)
     program = Program(config, data, net, steps, optimizer, 0.0)
     compiled = functools.partial(jax.jit, compiler_options=jcnn.compiler_options())
     state, indices = program.fresh(config.seed), np.arange(config.batch_size)
     train_step = compiled(steps.train_step, donate_argnums=0).lower(
         state, data.train_images, data.train_labels, indices, np.int32(0), keys(config.seed)[1]
     )
-    evaluate = compiled(steps.evaluate).lower(
-        state.average, data.test_images, data.test_labels, np.arange(EVALUATION_BATCH)
+    logits = compiled(steps.logits).lower(
+        state.average, data.test_images, np.arange(EVALUATION_BATCH), View()
     )
-    steps = steps._replace(train_step=train_step.compile(), evaluate=evaluate.compile())
+    steps = steps._replace(train_step=train_step.compile(), logits=logits.compile())
     return program._replace(steps=steps, compile_seconds=time.perf_counter() - began)
 
 
@@ -85,7 +93,7 @@ class Run:
 
     def __init__(self, program: Program, seed: int, folder: Path, console: Console):
         self.program, self.config, self.data = program, program.config, program.data
-        self.seed, self.console, self.key = seed, console, keys(seed)[1]
+        self.seed, self.folder, self.console, self.key = seed, folder, console, keys(seed)[1]
         self.checkpoints = Checkpoints(folder / "checkpoints", self.say)
         self.train_state, progress = program.fresh(seed), Progress()
         if (found := self.checkpoints.restore(self.train_state)) is not None:
@@ -149,7 +157,7 @@ class Run:
         began = time.perf_counter()
         train = np.mean([np.asarray(row, float) for row in self.metrics], 0).tolist()
         trained = self.per_epoch * self.config.batch_size
-        test_loss, test_accuracy = self.evaluate(epoch)
+        test_loss, test_accuracy, _ = self.evaluate(epoch, "none")
         steps = self.per_epoch * self.config.epochs
         record = {
             "epoch": epoch,
@@ -170,16 +178,13 @@ class Run:
             f"  test loss {test_loss:.4f} accuracy {test_accuracy:.2%}  {record['seconds']:.1f} s"
         )
 
-    def evaluate(self, epoch: int) -> list[float]:
-        """Mean loss and accuracy of the averaged weights on the test set."""
-        n = len(self.data.test_images)
-        batches = np.arange(-(-n // EVALUATION_BATCH) * EVALUATION_BATCH).reshape(-1, EVALUATION_BATCH)
-        evaluate = self.program.steps.evaluate
-        sums = [evaluate(self.train_state.average, *self.test_set, indices) for indices in batches]
-        loss, accuracy = (np.sum(jax.device_get(sums), 0) / n).astype(float).tolist()
-        if not np.isfinite(loss):
-            raise self.not_finite("test loss", loss, epoch, "the weights and the training loss are finite")
-        return [loss, accuracy]
+    def evaluate(self, epoch: int, tta: str) -> Evaluation:
+        """Of the averaged weights, on the test set."""
+        found = evaluate(self.program.steps, self.train_state.average, *self.test_set, tta)
+        if not np.isfinite(found.loss):
+            bad = np.flatnonzero(~np.isfinite(found.logits).all(-1))[:1]
+            raise self.not_finite("test loss", found.loss, epoch, self.test_diagnosis(bad))
+        return found
 
     def save(self) -> None:
         metrics = tuple(tuple(np.asarray(row).astype(float).tolist()) for row in self.metrics)
@@ -200,6 +205,13 @@ class Run:
             f"{what}: got {got} in epoch {epoch} of {self.config.epochs}, expected finite numbers; {cause}; "
             f"a lower --lr than {self.config.lr:g} may help"
         )
+
+    def test_diagnosis(self, indices: np.ndarray) -> str:
+        """Where those test images bring the first number that is not finite."""
+        params, state = self.train_state.average
+        mean, std = channel_statistics(self.data.train_images)
+        x, dtype = (self.data.test_images[indices] - mean) / std, jnp.dtype(self.config.dtype)
+        return first_not_finite(self.program.net, cast(params, dtype), state, x.astype(dtype), train=False)
 
     def diagnosis(self, indices: np.ndarray) -> str:
         """Where that batch brings the first number that is not finite; the state is that before the step."""

@@ -19,6 +19,8 @@ from experiments.benchmark.surroundings import cpu_model
 from experiments.config import Config, command
 from experiments.data import UserError
 from experiments.training.loop import Run
+from experiments.training.steps import Evaluation
+from jcnn.inspect import show
 
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "jcnn")
 
@@ -40,13 +42,14 @@ def about(config: Config) -> dict[str, Any]:
     }
 
 
-def summary_of(run: Run) -> dict[str, Any]:
-    """The content of `summary.json` for one seed."""
+def summary_of(run: Run, test: Evaluation) -> dict[str, Any]:
+    """The content of `summary.json` for one seed, which came out as `test` says."""
     return about(dataclasses.replace(run.config, seed=run.seed, seeds=1)) | {
         "seed": run.seed,
         "parameters": sum(p.size for p in jax.tree.leaves(run.train_state.params)),
         "epochs": run.records,
-        "test_accuracy": run.records[-1]["test_accuracy"],
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
         "compile_seconds": run.program.compile_seconds,
         "seconds": sum(record["seconds"] for record in run.records),
     }
@@ -86,14 +89,19 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: got no file ({error.strerror}), expected one; make space, then use --resume")
 
 
-def write_results(out: Path, summary: dict[str, Any], params: Any) -> None:
-    """The pictures, then at one stroke `summary.json`: where it is, the results are complete."""
+def write_results(run: Run, test: Evaluation) -> dict[str, Any]:
+    """Predictions and pictures, then at one stroke `summary.json`: where it is, the results are complete."""
+    out, channels, summary = run.folder, run.data.train_images.shape[-1], summary_of(run, test)
     what = f"{summary['config']['model']} on {summary['config']['dataset']}"
     title = f"{what}: test accuracy {summary['test_accuracy']:.2%}"
-    first = next(p for p in jax.tree.leaves(params) if p.ndim == 4)
+    weights = jax.tree.leaves(run.train_state.average)
+    first = next(w for w in weights if w.ndim == 4 and w.shape[2] == channels)
     try:
+        np.save(out / "predictions.npy", test.logits.argmax(-1).astype(np.int32))
         figures.learning_curve(summary["epochs"], title, out / "learning_curve.png")
-        figures.filters(np.asarray(first), f"first layer of {what}", out / "filters.png")
+        picture = show.filters(np.moveaxis(np.asarray(first), -1, 0), title=f"first layer of {what}")
+        picture.savefig(out / "filters.png")
     except OSError as error:
         raise cannot_write(out, error) from None
     write_json(out / "summary.json", summary)
+    return summary

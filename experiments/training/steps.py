@@ -9,16 +9,19 @@ import numpy as np
 import optax
 
 import jcnn
-from experiments.training.augment import augment, mixup, split
-from experiments.training.gradients import Result, make_gradients, rematerialized
+from experiments.training.augment import augment, flip, mixup, seen, split, views
+from experiments.training.gradients import Result, cast, make_gradients, rematerialized
 from jcnn.net import Net
 
 if TYPE_CHECKING:
     from experiments.config import Config
 
 
+EVALUATION_BATCH = 500
+
+
 class TrainState(NamedTuple):
-    """All that a step changes. `average` is the moving average of `(params, state)`."""
+    """All that a step changes. `average` is the moving average of `(params, state)` over the steps."""
 
     params: Any
     state: Any
@@ -36,7 +39,7 @@ class Steps(NamedTuple):
     train_step: (
         Callable  # (train_state, images, labels, indices, step, key) -> train_state, [loss, acc, good]
     )
-    evaluate: Callable  # (average, images, labels, indices) -> [loss, accuracy], summed over indices below N
+    logits: Callable  # (average, images, indices, view) -> float32 [B, K]
     batch: (
         Callable  # (step, images, labels, indices, key) -> x, labels, the net's key, as train_step has them
     )
@@ -52,16 +55,25 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_steps(
-    config: "Config", net: Net, optimizer: Any, mean: np.ndarray, std: np.ndarray, num_classes: int
+    config: "Config",
+    net: Net,
+    optimizer: Any,
+    mean: np.ndarray,
+    std: np.ndarray,
+    num_classes: int,
+    per_epoch: int,
 ) -> Steps:
-    """The functions to be jitted."""
+    """The functions to be jitted, for so many steps per epoch."""
     dtype = jnp.dtype(config.dtype)
     trained = rematerialized(net) if config.remat else net
     gradients = make_gradients(trained, config.backward, dtype, config.label_smoothing)
 
     def batch(step, images, labels, indices, key):
         augment_key, mixup_key, net_key = jax.random.split(jax.random.fold_in(key, step), 3)
-        x = augment(images[indices], augment_key, config.augment, fill=jnp.round(mean))
+        x = images[indices]
+        if "flip" in split(config.augment):
+            x = flip(x, indices, len(images), step // per_epoch, key)
+        x = augment(x, augment_key, config.augment, fill=jnp.round(mean))
         x, y = (x - mean) / std, labels[indices]
         if "mixup" in split(config.augment):
             x, y = mixup(x, y, mixup_key, num_classes)
@@ -75,36 +87,70 @@ def make_steps(
         # A step that gives no finite numbers, and those already under way after it, change nothing, so that
         # what went wrong can still be looked at: from then on, `step` is ahead of the state's own count.
         good = all_finite((result.loss, result.grads)) & (before.step == step)
-        after = jax.tree.map(
-            lambda new, old: jnp.where(good, new, old), update(before, result, optimizer, config.ema), before
-        )
+        after = jax.tree.map(lambda new, old: jnp.where(good, new, old), update(before, result), before)
         return after, jnp.stack([result.loss, accuracy, good])
 
-    def logits_of(average, x):
+    def update(before: TrainState, result: Result) -> TrainState:
+        updates, opt_state = optimizer.update(result.grads, before.opt_state, before.params)
+        params = optax.apply_updates(before.params, updates)
+        n = before.step + 1
+        now = (params, result.state)
+        if config.lookahead:
+            now, average = lookahead(now, before.average, n, per_epoch * config.epochs)
+        else:
+            average = moving_average(now, before.average, n, config.ema)
+        return TrainState(*now, opt_state, average, n)
+
+    def logits(average, images, indices, view):
         params, state = average
-        params = jax.tree.map(lambda p: p.astype(dtype), params)
-        return net.apply(params, state, x.astype(dtype), train=False)[0].astype(jnp.float32)
+        x = ((seen(images[indices], view) - mean) / std).astype(dtype)
+        return net.apply(cast(params, dtype), state, x, train=False)[0].astype(jnp.float32)
 
-    def evaluate(average, images, labels, indices):
-        inside = jnp.minimum(indices, len(images) - 1)
-        x, y = (images[inside] - mean) / std, labels[inside]
-        logits = logits_of(average, x)
-        if config.tta:
-            logits = (logits + logits_of(average, x[:, :, ::-1])) / 2
-        each = jnp.stack([jcnn.softmax_cross_entropy(logits, y), logits.argmax(-1) == y])
-        return jnp.where(indices < len(images), each, 0).sum(1)
-
-    return Steps(train_step, evaluate, batch, gradients)
+    return Steps(train_step, logits, batch, gradients)
 
 
-def update(before: TrainState, result: Result, optimizer: Any, decay: float) -> TrainState:
-    """The state after a step with these gradients."""
-    updates, opt_state = optimizer.update(result.grads, before.opt_state, before.params)
-    params = optax.apply_updates(before.params, updates)
-    # At first a plain mean of the steps so far, so that the initial weights do not linger in the average.
-    share = jnp.float32(jnp.maximum(1 - decay, 1 / (before.step + 1)))
-    average = optax.incremental_update((params, result.state), before.average, share)
-    return TrainState(params, result.state, opt_state, average, before.step + 1)
+class Evaluation(NamedTuple):
+    """What the net makes of the test images."""
+
+    loss: float
+    accuracy: float
+    logits: np.ndarray  # [N, K]
+
+
+def evaluate(steps: Steps, average: Any, images: jax.Array, labels: jax.Array, tta: str) -> Evaluation:
+    """Mean loss and accuracy over images `[N, H, W, C]`, labels `[N]`, by the mean logits of all views."""
+    n = len(images)
+    # All batches are of one size, for which there is a program: the last one has images twice.
+    batches = np.minimum(np.arange(-(-n // EVALUATION_BATCH) * EVALUATION_BATCH), n - 1)
+    of_batches = [
+        sum(weight * steps.logits(average, images, indices, view) for view, weight in views(tta).items())
+        for indices in batches.reshape(-1, EVALUATION_BATCH)
+    ]
+    logits = np.concatenate(jax.device_get(of_batches))[:n]
+    loss = jcnn.softmax_cross_entropy(logits, labels).mean()
+    return Evaluation(float(loss), float((logits.argmax(-1) == np.asarray(labels)).mean()), logits)
+
+
+def moving_average(now: Any, before: Any, n: jax.Array, decay: float) -> Any:
+    """The average after the `n`th step has made `(params, state)` what they are `now`.
+
+    It is at first a plain mean of the steps so far, so that the initial weights do not linger in it.
+    """
+    return optax.incremental_update(now, before, jnp.float32(jnp.maximum(1 - decay, 1 / n)))
+
+
+def lookahead(now: Any, before: Any, n: jax.Array, steps: int) -> tuple[Any, Any]:
+    """The same, and what `(params, state)` are when every fifth step, and the last, goes on from the average.
+
+    Jordan 2024, arXiv:2404.00498, section 3.4: its decay rises from 0 to 0.95 ** 5 with the cube of the time.
+    """
+    due = (n % 5 == 0) | (n == steps)
+    moved = optax.incremental_update(now, before, 1 - 0.95**5 * (n / steps) ** 3)
+
+    def moved_if_due(other):
+        return jax.tree.map(lambda a, b: jnp.where(due, a, b), moved, other)
+
+    return moved_if_due(now), moved_if_due(before)
 
 
 def all_finite(tree: Any) -> jax.Array:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.activation.common import Values
-from jcnn.kernels import accumulator, widen
+from jcnn.kernels import widen
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals
 from jcnn.rule import Rule
@@ -66,8 +66,7 @@ def _prelu_check(x, slope) -> None:
     check.floating("prelu", slope=slope)
     if slope.shape not in ((), x.shape[-1:]):
         check.fail("prelu", "slope", f"shape {slope.shape}", f"shape () or {x.shape[-1:]} like x's last axis")
-    if slope.dtype not in (x.dtype, accumulator(x.dtype)):
-        check.fail("prelu", "slope", f"dtype {slope.dtype}", f"{x.dtype} like x, or float32", TypeError)
+    check.as_x_or_wider("prelu", "slope", slope, x)
 
 
 prelu = Rule(prelu_fwd, prelu_bwd, prelu_reference, _prelu_check)

@@ -70,11 +70,11 @@ class Window(NamedTuple):
             padding.append((lo, max(hi, last + e - n - lo) if last >= 0 else hi))
         return self._replace(padding=tuple(padding))
 
-    def along(self, axis: int) -> "Window":
-        """This window on one axis; on the others a single tap that stands still."""
+    def along(self, axis: int, rank: int | None = None) -> "Window":
+        """This window on one axis; on the others of `rank`, by default its own, one tap stands still."""
 
         def only(values: tuple, neutral):
-            return tuple(v if a == axis else neutral for a, v in enumerate(values))
+            return tuple(values[a] if a == axis else neutral for a in range(rank or len(values)))
 
         return Window(
             only(self.kernel, 1), only(self.stride, 1), only(self.dilation, 1), only(self.padding, (0, 0))

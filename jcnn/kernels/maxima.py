@@ -4,8 +4,9 @@ XLA differentiates a windowed maximum into select-and-scatter, which on CPU take
 loop it stands for.  Remembering which tap won, in one byte per output, makes the backward of a small window
 one comparison per tap, and that of a large one a scatter.
 
-A large window takes its maximum one axis at a time, the last one first: of the rows that hold the maximum the
-first wins, and in that row the first tap, which is the first tap in row-major order of the whole window.
+The algorithm "taps" has all taps of a window in one loop.  "axes", for large ones, takes the maximum one axis
+at a time, the last one first: of the rows that hold the maximum the first wins, and in that row the first
+tap, which is the first tap in row-major order of the whole window.
 """
 
 import functools
@@ -26,14 +27,18 @@ UNROLLED_TAPS = 32  # larger windows go one axis at a time, and back by a scatte
 Read = Callable[[Any], tuple[Any, Any]]  # tap -> (what it reads, its number)
 
 
-def argmax(x: jax.Array, w: Window) -> tuple[jax.Array, jax.Array]:
+def choose(w: Window, algorithm: str | None) -> str:
+    return taps.choose(w, algorithm, UNROLLED_TAPS)
+
+
+def argmax(x: jax.Array, w: Window, algorithm: str) -> tuple[jax.Array, jax.Array]:
     """The maximum over every window, [N, *M, C], and the first tap (in row-major order) that holds it.
 
     Padding never wins; a NaN does.  The tap is in the smallest integer dtype that counts the window's.
     """
     dtype = np.min_scalar_type(taps.count(w) - 1)
     firsts = _first_taps(w, x.shape[1:-1])
-    if taps.count(w) <= UNROLLED_TAPS:
+    if algorithm == "taps":
         reads = taps.gather(x, w, fill=-jnp.inf)
         first = np.ravel_multi_index(firsts, w.kernel).astype(dtype)
         return first_max(lambda t: (reads[t], np.array(t, dtype)), len(reads), first)
@@ -78,20 +83,20 @@ def first_max(read: Read, count: int, first: np.ndarray) -> tuple[jax.Array, jax
     return taps.fold(step, (lowest, lax.full_like(lowest, 0, first.dtype) + first), range(count))
 
 
-def put(dy: jax.Array, winner: jax.Array, w: Window, size: Ints) -> jax.Array:
+def put(dy: jax.Array, winner: jax.Array, w: Window, size: Ints, algorithm: str) -> jax.Array:
     """The adjoint of reading the winning tap: dy [N, *M, C] goes to the inputs that `winner` names."""
     wide = widen(dy)
-    if taps.count(w) <= UNROLLED_TAPS:
+    if algorithm == "taps":
         return taps.scatter([jnp.where(winner == t, wide, 0) for t in range(taps.count(w))], w, size)
     return put_at(wide, positions(winner, w, size), size)
 
 
-def share(dy: jax.Array, x: jax.Array, w: Window) -> jax.Array:
+def share(dy: jax.Array, x: jax.Array, w: Window, algorithm: str) -> jax.Array:
     """The adjoint of the mean over all taps that hold the maximum: each of q gets dy / q, in x's shape."""
     wide = widen(dy)
     q = jnp.ones((1, *x.shape[1:-1], 1), wide.dtype)  # holders behind every value; padding holds nothing
     steps = []
-    for part in taps.passes(w, UNROLLED_TAPS):
+    for part in taps.passes(w, algorithm):
         reads = taps.gather(x, part, fill=-jnp.inf)
         best = functools.reduce(jnp.maximum, reads)
         holds = [(read == best) | jnp.isnan(read) for read in reads]

@@ -66,7 +66,7 @@ def span_argmax(x: jax.Array, outputs: Ints) -> tuple[jax.Array, jax.Array]:
     if all(n % m == 0 for n, m in zip(size, outputs, strict=True)):
         blocks = tuple(n // m for n, m in zip(size, outputs, strict=True))
         w = window("span_argmax", blocks, size=size, stride=blocks)
-        best, winner = maxima.argmax(x, w)
+        best, winner = maxima.argmax(x, w, maxima.choose(w, None))
         return best, maxima.positions(winner, w, size)
     axes = [_taps(n, m) for n, m in zip(size, outputs, strict=True)]
     counts = [len(at) for at, _ in axes]

@@ -15,22 +15,26 @@ from jcnn.kernels import taps, widen
 UNROLLED_TAPS = 16  # larger windows are summed one axis at a time
 
 
-def window_sum(x: jax.Array, w: Window) -> jax.Array:
+def choose(w: Window, algorithm: str | None) -> str:
+    return taps.choose(w, algorithm, UNROLLED_TAPS)
+
+
+def window_sum(x: jax.Array, w: Window, algorithm: str) -> jax.Array:
     """The sum over every window, [N, *M, C] in the accumulation dtype."""
     x = widen(x)
-    if taps.count(w) <= UNROLLED_TAPS:
+    if algorithm == "taps":
         return sum(taps.gather(x, w))  # pyright: ignore
-    for part in taps.passes(w, UNROLLED_TAPS):
+    for part in taps.passes(w, algorithm):
         x = _reduce(x, part)
     return x
 
 
-def window_sum_adjoint(dy: jax.Array, w: Window, size: Ints) -> jax.Array:
+def window_sum_adjoint(dy: jax.Array, w: Window, size: Ints, algorithm: str) -> jax.Array:
     """The adjoint of `window_sum`, [N, *size, C] in the accumulation dtype."""
     dx = widen(dy)
-    if taps.count(w) <= UNROLLED_TAPS:
+    if algorithm == "taps":
         return taps.scatter([dx] * taps.count(w), w, size)
-    for part in reversed(taps.passes(w, UNROLLED_TAPS)):
+    for part in reversed(taps.passes(w, algorithm)):
         dx = _reduce(*taps.dilate(dx, part.stride, part.input_transpose(size)))
     return dx
 

@@ -18,6 +18,7 @@ from jax import lax
 from jcnn.geometry import Ints, Pairs, Window
 
 T = TypeVar("T")
+ALGORITHMS = ("taps", "axes")  # all taps of a window in one loop, or one axis of it after the other
 LONG = 64  # taps that are unrolled: as many again would compile for seconds, a thousand for minutes
 
 
@@ -30,9 +31,14 @@ def count(w: Window) -> int:
     return math.prod(w.kernel)
 
 
-def passes(w: Window, most: int) -> tuple[Window, ...]:
-    """Windows that do in turn what `w` does at once: itself up to `most` taps, else one axis at a time."""
-    return (w,) if count(w) <= most else tuple(w.along(axis) for axis in range(len(w.kernel)))
+def choose(w: Window, algorithm: str | None, most: int) -> str:
+    """How a pool goes over its window, one of `ALGORITHMS`: by default "taps" if it has at most `most`."""
+    return algorithm or ("taps" if count(w) <= most else "axes")
+
+
+def passes(w: Window, algorithm: str) -> tuple[Window, ...]:
+    """Windows that do in turn what `w` does at once: itself, or one axis after the other."""
+    return (w,) if algorithm == "taps" else tuple(w.along(axis) for axis in range(len(w.kernel)))
 
 
 def fold(step: Callable[[T, Any], T], state: T, numbers: range) -> T:

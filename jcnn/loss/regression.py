@@ -110,9 +110,7 @@ def _mse_check(predictions, targets) -> None:
 
 def _huber_check(predictions, targets, *, delta) -> None:
     _check_pair("huber", predictions, targets)
-    check.number("huber", "delta", delta, 0)
-    if delta == 0:
-        check.fail("huber", "delta", delta, "a number > 0")
+    check.positive("huber", "delta", delta)
 
 
 mse = Rule(mse_fwd, mse_bwd, mse_reference, _mse_check)

@@ -1,5 +1,6 @@
 """Networks that are worth composing from: functions `(num_classes, ...) -> net`."""
 
+from jcnn.models.airbench import airbench as airbench
 from jcnn.models.convnext import convnext as convnext
 from jcnn.models.lenet import lenet5 as lenet5
 from jcnn.models.mobilenet import mobilenet_v2 as mobilenet_v2

@@ -14,6 +14,7 @@ from jcnn.net.layers import (
     dense as dense,
     flatten as flatten,
     layer_scale as layer_scale,
+    scale as scale,
 )
 from jcnn.net.pools import (
     adaptive_avg_pool as adaptive_avg_pool,
@@ -40,4 +41,4 @@ from jcnn.net.enlarging import (
     upsample as upsample,
 )
 from jcnn.net.regularizers import drop_path as drop_path, dropout as dropout
-from jcnn.net.blocks import gated as gated, squeeze_excitation as squeeze_excitation
+from jcnn.net.blocks import frozen as frozen, gated as gated, squeeze_excitation as squeeze_excitation

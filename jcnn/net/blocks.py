@@ -1,6 +1,9 @@
 """Blocks: nets inside of nets."""
 
+import dataclasses
 from typing import Any
+
+import jax
 
 from jcnn import check
 from jcnn.activation import relu, sigmoid
@@ -60,6 +63,57 @@ def _product(rule: Rule) -> Net:
 
     about = {"out_shape": lambda shape: shape, "rule": rule, "rebuild": _product}
     return Net(rule.name, lambda key, shape: ({}, {}), apply, fwd, bwd, **about)
+
+
+def frozen(net: Net, *names: str) -> Net:
+    """The layer with those of its params named, or all of them, left as they are at first: they are state.
+
+    Params are the other ones, state is the pair (frozen params, the layer's own state).
+
+    Example:
+        >>> import jax
+        >>> from jcnn import net
+        >>> layer = net.frozen(net.conv(8, 3), "w")
+        >>> params, (kept, _) = layer.init(jax.random.key(0), (28, 28, 1))
+        >>> list(params), list(kept)
+        (['b'], ['w'])
+    """
+
+    def trained(params):
+        return {n: p for n, p in params.items() if n not in names} if names else {}
+
+    def all_of(params, kept, x):
+        kept = jax.tree.map(lambda p: p.astype(x.dtype), kept)
+        return params | kept if names else kept
+
+    def init(key, shape):
+        params, state = net.init_layer(key, shape)
+        if not set(names) <= set(params):
+            expected = f"names of params of {net.name}: {', '.join(params)}"
+            check.fail("net.frozen", "names", ", ".join(names), expected)
+        kept = {n: params[n] for n in names} if names else params
+        return trained(params), (kept, state)
+
+    def apply(params, state, x, *, train, key=None):
+        kept, own = state
+        y, after = net.apply(all_of(params, kept, x), own, x, train=train, key=key)
+        return y, (kept, after)
+
+    def fwd(params, state, x, *, train, key=None):
+        kept, own = state
+        (y, after), res = net.fwd(all_of(params, kept, x), own, x, train=train, key=key)
+        return (y, (kept, after)), res
+
+    def bwd(res, dy):
+        dparams, dx = net.bwd(res, dy)
+        return trained(dparams), dx
+
+    def rebuild(*parts: Rule | Net) -> Net:
+        assert net.rebuild is not None
+        return frozen(net.rebuild(*parts), *names)
+
+    changed = {"init_layer": init, "apply": apply, "fwd": fwd, "bwd": bwd}
+    return dataclasses.replace(net, name=f"frozen {net.name}", **changed, rebuild=net.rebuild and rebuild)
 
 
 def squeeze_excitation(features: int, *, ratio: int = 16) -> Net:

@@ -8,7 +8,7 @@ from jcnn import check, resample
 from jcnn.conv_transpose import conv_transpose as conv_transpose_rule, transposed_geometry
 from jcnn.geometry import IntLike, Ints, PaddingLike, Window, sizes
 from jcnn.net.core import Net, Shape, layer
-from jcnn.net.layers import HE_NORMAL, Initializer, _window_name
+from jcnn.net.layers import HE_NORMAL, Initializer, window_name
 from jcnn.rule import Rule
 
 
@@ -65,7 +65,7 @@ def conv_transpose(
         "macs": macs,
         "out_shape": lambda shape: (*geometry(shape).size, features),
     }
-    name = _window_name("conv_transpose", kernel, stride=stride, dilation=dilation, groups=groups)
+    name = window_name("conv_transpose", kernel, stride=stride, dilation=dilation, groups=groups)
     return layer(rule, init_params, name=name, config=config, **about)
 
 
@@ -77,7 +77,7 @@ def upsample(factor: IntLike, *, method: str = "nearest", align_corners: bool = 
         return (2 * f - f % 2, f // 2) if method != "nearest" else (f, 0)
 
     config = {"factor": factor, "method": method, "align_corners": align_corners}
-    name = _window_name(f"upsample, {method}", factor)
+    name = window_name(f"upsample, {method}", factor)
     return _resized(resample.upsample, factor, name, config, spreads=spreads, slides_over_output=True)
 
 
@@ -97,5 +97,5 @@ def _resized(rule: Rule, factor, name="", config=None, spreads=lambda f: (f, 0),
         kernel, low = zip(*map(spreads, factors), strict=True)
         return Window(kernel, factors, (1,) * len(factors), tuple((lo, lo) for lo in low))
 
-    name, config = name or _window_name(rule.name, factor), config or {"factor": factor}
+    name, config = name or window_name(rule.name, factor), config or {"factor": factor}
     return layer(rule, name=name, config=config, window=slides, **about)

@@ -18,7 +18,8 @@ Initializer = Callable[[Array, Shape], Array]
 HE_NORMAL = initializers.he_normal()
 
 
-def _window_name(kind: str, size: IntLike, **others) -> str:
+def window_name(kind: str, size: IntLike, **others) -> str:
+    """The name of a layer with a window, and with what of `others` is not the default."""
     sizes = size if isinstance(size, int) else "x".join(map(str, size))
     return ", ".join([f"{kind} {sizes}", *(f"{k} {v}" for k, v in others.items() if v not in (1, None))])
 
@@ -67,7 +68,7 @@ def conv(
         return (*slides(shape).output_size(shape[:-1]), features)
 
     about = {"window": slides, "macs": macs, "out_shape": out_shape}
-    name = _window_name("conv", kernel, stride=stride, dilation=dilation, groups=groups)
+    name = window_name("conv", kernel, stride=stride, dilation=dilation, groups=groups)
     return layer(rule, init_params, name=name, config=config, **about)
 
 
@@ -82,6 +83,22 @@ def dense(features: int, *, bias: bool = True, init: Initializer = HE_NORMAL) ->
         return math.prod(shape) * features
 
     return layer(linear.dense, init_params, macs=macs, out_shape=lambda shape: (*shape[:-1], features))
+
+
+def scale(factor: float) -> Net:
+    """A factor that is not trained, of every value."""
+
+    def fwd(params, state, x, *, train, key=None):
+        return (factor * x, state), None
+
+    return Net(
+        f"scale {factor:g}",
+        lambda key, shape: ({}, {}),
+        lambda params, state, x, *, train, key=None: (factor * x, state),
+        fwd,
+        lambda res, dy: ({}, factor * dy),
+        out_shape=lambda shape: shape,
+    )
 
 
 def flatten() -> Net:

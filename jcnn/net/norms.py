@@ -14,22 +14,26 @@ def _same(shape: Shape) -> Shape:
     return shape
 
 
-def _scale_and_shift(key: Array, shape: Shape, gamma: float = 1.0) -> dict[str, Array]:
-    return {"gamma": jnp.full(shape[-1], gamma), "beta": jnp.zeros(shape[-1])}
+def _scale_and_shift(key: Array, shape: Shape, gamma: float | None = 1.0) -> dict[str, Array]:
+    shift = {"beta": jnp.zeros(shape[-1])}
+    return shift if gamma is None else {"gamma": jnp.full(shape[-1], gamma)} | shift
 
 
 def batch_norm(
-    *, eps: float = 1e-5, momentum: float = 0.9, axis_name: str | None = None, gamma: float = 1.0
+    *, eps: float = 1e-5, momentum: float = 0.9, axis_name: str | None = None, gamma: float | None = 1.0
 ) -> Net:
     """Batch norm: the batch's statistics in training, running ones in inference.
 
     `momentum` is the weight of the OLD running value; `axis_name` as for `jcnn.batch_norm`; `gamma` is the
-    scale at first, and 0 makes a residual block start as its shortcut.
+    scale at first: 0 makes a residual block start as its shortcut, None does without a scale.
     """
     return _batch_norm(norm.batch_norm, eps, momentum, axis_name, gamma)
 
 
-def _batch_norm(rule: Rule, eps: float, momentum: float, axis_name: str | None, gamma: float) -> Net:
+def _batch_norm(rule: Rule, eps: float, momentum: float, axis_name: str | None, gamma: float | None) -> Net:
+    def both(params):
+        return params if gamma is not None else params | {"gamma": jnp.ones_like(params["beta"])}
+
     def init(key, shape):
         c = shape[-1]
         return _scale_and_shift(key, shape, gamma), {"mean": jnp.zeros(c), "var": jnp.ones(c)}
@@ -39,15 +43,15 @@ def _batch_norm(rule: Rule, eps: float, momentum: float, axis_name: str | None, 
 
     def apply(params, state, x, *, train, key=None):
         if not train:
-            return norm.batch_norm_inference(x, **params, **state, eps=eps), state
-        y, stats = rule(x, **params, eps=eps, axis_name=axis_name)
+            return norm.batch_norm_inference(x, **both(params), **state, eps=eps), state
+        y, stats = rule(x, **both(params), eps=eps, axis_name=axis_name)
         return y, after(state, stats)
 
     def fwd(params, state, x, *, train, key=None):
         if not train:
-            y, res = norm.batch_norm_inference.fwd(x, **params, **state, eps=eps)
+            y, res = norm.batch_norm_inference.fwd(x, **both(params), **state, eps=eps)
             return (y, state), res
-        (y, stats), res = rule.fwd(x, **params, eps=eps, axis_name=axis_name)
+        (y, stats), res = rule.fwd(x, **both(params), eps=eps, axis_name=axis_name)
         return (y, after(state, stats)), res
 
     def bwd(res, dy):
@@ -56,7 +60,7 @@ def _batch_norm(rule: Rule, eps: float, momentum: float, axis_name: str | None, 
             dx, dgamma, dbeta, _ = rule.bwd(res, (dy, nothing))
         else:
             dx, dgamma, dbeta, *_ = norm.batch_norm_inference.bwd(res, dy)
-        return {"gamma": dgamma, "beta": dbeta}, dx
+        return {"beta": dbeta} if gamma is None else {"gamma": dgamma, "beta": dbeta}, dx
 
     def rebuild(other: Rule) -> Net:
         return _batch_norm(other, eps, momentum, axis_name, gamma)

@@ -3,7 +3,7 @@
 from jcnn import pool
 from jcnn.geometry import IntLike, PaddingLike, Window, window
 from jcnn.net.core import Net, Shape, layer
-from jcnn.net.layers import _window_name
+from jcnn.net.layers import window_name
 from jcnn.rule import Rule
 
 
@@ -51,7 +51,7 @@ def _pool(rule: Rule, size: IntLike, stride, padding: PaddingLike, ceil_mode: bo
         step, dilation = size if stride is None else stride, config.get("dilation", 1)
         return window(rule.name, size, size=shape[:-1], stride=step, dilation=dilation, **slides)
 
-    name = _window_name(rule.name, size, stride=stride)
+    name = window_name(rule.name, size, stride=stride)
     config = {"window": size, "stride": stride, **slides, **config}
     return layer(rule, name=name, config=config, window=over)
 

@@ -122,9 +122,7 @@ def _local_response_norm_check(x, *, size, alpha, beta, k) -> None:
     check.count(op, "size", size)
     check.number(op, "alpha", alpha, 0)
     check.number(op, "beta", beta, 0)
-    check.number(op, "k", k, 0)
-    if k == 0:
-        check.fail(op, "k", k, "a number > 0")
+    check.positive(op, "k", k)
 
 
 local_response_norm = Rule(

@@ -4,6 +4,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.geometry import IntLike, PaddingLike, Window, window
+from jcnn.kernels import taps
 
 Images = Float[Array, "n *s c"]
 Pooled = Float[Array, "n *m c"]
@@ -27,11 +28,16 @@ def geometry(
 
 def check_images(op: str, x: Array) -> None:
     check.floating(op, x=x)
-    check.ranks(op, "x", x, range(3, 6), "[N, *S, C] with 1, 2 or 3 spatial axes")
+    check.images(op, x)
+
+
+def check_algorithm(op: str, name: str | None, w: Window) -> None:
+    check.choice(op, "algorithm", name, (None, *taps.ALGORITHMS))
+    if name == "taps" and taps.count(w) > taps.LONG:
+        check.fail(op, "algorithm", repr(name), f"None or 'axes' for a window of over {taps.LONG} taps")
 
 
 def check_pixels(op: str, x: Array) -> None:
     """Images, and none of their spatial axes is empty."""
     check_images(op, x)
-    if 0 in x.shape[1:-1]:
-        check.fail(op, "x", f"shape {x.shape}", "at least one pixel on every spatial axis")
+    check.pixels(op, x)

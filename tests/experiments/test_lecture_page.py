@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.data import SOURCES
 from experiments.lecture import page, training
 from experiments.lecture.__main__ import main
 
@@ -79,7 +80,7 @@ def test_a_number_that_is_wrong_fails_the_run(tmp_path, monkeypatch, capsys):
 def test_the_data_set_is_fashion_mnist_if_it_is_there(tmp_path, monkeypatch):
     assert training.dataset(None, tmp_path).name == "digits"
     monkeypatch.setattr(training, "load", lambda name, folder: name)
-    for file in training.SOURCES["fashion_mnist"].files:
+    for file in SOURCES["fashion_mnist"].files:
         (tmp_path / file).touch()
     assert training.dataset(None, tmp_path) == "fashion_mnist"
     monkeypatch.setenv("JCNN_DATA", str(tmp_path))

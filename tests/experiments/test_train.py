@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from rich.console import Console
 
 from experiments import train as script
-from experiments.config import RECIPES, Config, parse, resolve
+from experiments.config import RECIPES, Config, command, parse, resolve
 from experiments.data import NAMES, Dataset, UserError
+from experiments.training.loop import Run, prepare
 from experiments.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
-from experiments.training.steps import channel_statistics, make_steps
+from experiments.training.steps import channel_statistics, evaluate, lookahead, make_steps
 
 EPOCH = {
     *("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
@@ -53,25 +56,26 @@ def test_two_steps_on_data_sets_of_both_shapes(run, tmp_path, capsys, dataset, s
     assert set(written) == {
         *("script", "command", "hardware"),
         *("config", "versions", "device", "date", "seed", "parameters"),
-        *("epochs", "test_accuracy", "compile_seconds", "seconds"),
+        *("epochs", "test_loss", "test_accuracy", "compile_seconds", "seconds"),
     }
     assert set(written["versions"]) == {
         *("python", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "jcnn"),
     }
     assert set(written["config"]) == {field.name for field in dataclasses.fields(Config)}
-    assert written["config"]["lr"] == RECIPES[dataset]["lr"]
+    assert written["config"]["lr"] == {"fashion_mnist": 5e-3, "cifar10": 11.5}[dataset]
     assert written["config"]["out"] == str(tmp_path / "out")
     (epoch,) = written["epochs"]
     assert set(epoch) == EPOCH
-    assert written["test_accuracy"] == epoch["test_accuracy"] == summary["test_accuracy"]
     assert round(20 * epoch["test_accuracy"], 4) in range(21)  # of all 20 test images, none counted twice
     for picture in ("learning_curve.png", "filters.png"):
         with Image.open(tmp_path / "out" / picture) as image:
             assert min(image.size) > 100
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("checkpoints", "config.json", "filters.png", "learning_curve.png"),
-        *("metrics.jsonl", "summary.json", "tensorboard"),
+        *("metrics.jsonl", "predictions.npy", "summary.json", "tensorboard"),
     ]
+    predicted = np.load(tmp_path / "out/predictions.npy")
+    assert written["test_accuracy"] == summary["test_accuracy"] == (predicted == np.arange(20) % 10).mean()
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == f"test accuracy {summary['test_accuracy']:.2%}, results are in {tmp_path / 'out'}"
     assert said[-2].startswith("epoch   1/1  train loss ")
@@ -91,10 +95,11 @@ def test_the_seed_decides_the_result(run):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_optimizers_and_schedules(optimizer, schedule):
-    """On (p - 1)^2 each brings both parameters closer to 1, and only the weight feels the decay."""
+    """On (p - 1)^2 each brings both parameters closer to 1; the bias feels the decay with airbench only."""
 
     def descend(weight_decay):
-        config = Config(optimizer=optimizer, schedule=schedule, lr=0.01, weight_decay=weight_decay)
+        options = {"lr": 0.01, "weight_decay": weight_decay, "batch_size": 1024}
+        config = Config(optimizer=optimizer, schedule=schedule, **options)
         update = make_optimizer(config, steps=50).update
         params = {"w": jnp.zeros((1, 1)), "b": jnp.zeros(1)}
         opt_state = make_optimizer(config, steps=50).init(params)
@@ -108,7 +113,57 @@ def test_optimizers_and_schedules(optimizer, schedule):
     assert 0.1 < w == b < 1.9
     decayed_w, decayed_b = descend(0.5)
     assert decayed_w != w
-    assert decayed_b == b
+    assert (decayed_b == b) == (optimizer != "airbench")
+
+
+def test_airbench_is_pytorchs_sgd_with_the_papers_conversions():
+    """The paper's: learning rate and decay per 1024 images of the loss's sum, biases of norms 64 times."""
+    batch_size, momentum, lr, decay, steps = 512, 0.85, 11.5, 0.0153, 12
+    rng = np.random.default_rng(0)
+    start = {"w": rng.normal(size=(3, 4)), "beta": rng.normal(size=4)}
+    grads = [{name: rng.normal(size=p.shape) for name, p in start.items()} for _ in range(steps)]
+
+    kilo = 1024 * (1 + 1 / (1 - momentum))
+    tensors = {name: torch.nn.Parameter(torch.tensor(p)) for name, p in start.items()}
+    rates = {"w": lr / kilo, "beta": 64 * lr / kilo}
+    groups = [
+        {"params": [tensors[name]], "lr": rate, "weight_decay": decay * batch_size / kilo / rate}
+        for name, rate in rates.items()
+    ]
+    sgd = torch.optim.SGD(groups, momentum=momentum, nesterov=True)
+    peak = int(0.23 * steps)
+    shape = np.interp(np.arange(steps), [0, peak, steps], [0.2, 1, 0.07])
+    scheduled = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: shape[min(step, steps - 1)])
+
+    config = Config(
+        optimizer="airbench", schedule="triangle", lr=lr, weight_decay=decay, batch_size=batch_size
+    )
+    optimizer = make_optimizer(config, steps)
+    params, opt_state = start, optimizer.init(start)
+    for of_step in grads:
+        updates, opt_state = optimizer.update(of_step, opt_state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        for name, grad in of_step.items():
+            tensors[name].grad = torch.tensor(batch_size * grad)  # of the loss's sum
+        sgd.step()
+        scheduled.step()
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(params[name], tensor.detach(), rtol=1e-6)
+
+
+def test_lookahead_goes_on_from_the_average_every_fifth_step_and_at_the_end():
+    average, steps, seen = jnp.float64(0), 13, []
+    for n in range(1, steps + 1):
+        now, average = lookahead(jnp.float64(n), average, jnp.int32(n), steps)
+        seen.append((float(now), float(average)))
+    expected, slow = [], 0.0
+    for n in range(1, steps + 1):
+        due = n in (5, 10, 13)
+        decay = 0.95**5 * (n / steps) ** 3
+        slow = decay * slow + (1 - decay) * n if due else slow
+        expected.append((slow if due else n, slow))
+    np.testing.assert_allclose(seen, expected, rtol=1e-6)
+    assert seen[-1] == (pytest.approx(expected[-1][1]),) * 2
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 100])
@@ -118,7 +173,7 @@ def test_schedules_peak_at_the_learning_rate(steps):
         assert all(0 <= rate <= 0.5 for rate in rates)
         if steps == 100:
             assert max(rates) == 0.5
-            assert rates[-1] < 1e-3 or name == "constant"
+            assert rates[-1] < {"constant": 1, "triangle": 0.05}.get(name, 1e-3)
             assert (rates[0] == 0) == (name == "warmup_cosine")
 
 
@@ -183,7 +238,7 @@ def test_options_are_read():
     ("arguments", "message"),
     [
         ("--dataset svhn", "--dataset: got 'svhn', expected one of digits, mnist, fashion_mnist, cifar10"),
-        ("--model vgg", "--model: got 'vgg', expected one of lenet5, vgg_small"),
+        ("--model vgg", "--model: got 'vgg', expected one of airbench, lenet5"),
         ("--optimizer lion", "--optimizer: got 'lion', expected one of sgd, adam, adamw"),
         (
             "--schedule step",
@@ -249,18 +304,71 @@ def test_digits_are_learned(tmp_path):
     assert summary["test_accuracy"] >= 0.98
 
 
+def test_a_run_with_lookahead_ends_with_the_average_and_is_evaluated_with_it(tmp_path):
+    options = {"epochs": 3, "batch_size": 8, "schedule": "constant", "lookahead": True, "ema": 0.0}
+    config, data = resolve(Config(dataset="mnist", model="lenet5", **options)), tiny("mnist")
+    run = Run(prepare(config, data, script.make_net(config, data)), 0, tmp_path, Console())
+    run.fit()  # six steps, the fifth and the last of which go on from the average
+    jax.tree.map(np.testing.assert_array_equal, run.train_state.params, run.train_state.average[0])
+
+    params, state = run.train_state.average
+    params[3]["w"] = params[3]["w"].at[0].set(jnp.inf)
+    run.train_state = run.train_state._replace(average=(params, state))
+    message = (
+        "test loss: got nan in epoch 3 of 3, expected finite numbers; first seen in the parameters of layer 3"
+    )
+    with pytest.raises(UserError, match=message):
+        run.evaluate(3, "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ""),
+        ({"epochs": 20, "seeds": 3, "save_every": 5.0}, " --seeds 3"),
+        ({"dataset": "cifar10"}, " --dataset cifar10"),
+        ({"dataset": "cifar10", "model": "airbench", "epochs": 10}, " --dataset cifar10"),
+        ({"dataset": "cifar10", "model": "resnet"}, " --dataset cifar10 --model resnet"),
+        ({"dataset": "mnist", "model": "airbench", "lr": 9.0}, " --dataset mnist --model airbench --lr 9.0"),
+        ({"dataset": "fashion_mnist", "tta": "none"}, " --dataset fashion_mnist --tta none"),
+    ],
+)
+def test_the_command_of_a_run_is_the_shortest_that_gives_it(options, expected):
+    config = resolve(Config(**options))
+    said = command(config)
+    assert said == "python -m experiments.train" + expected
+    again = resolve(parse(said.split()[3:]))
+    assert dataclasses.replace(again, save_every=config.save_every) == config
+
+
+def test_the_recipe_depends_on_the_model():
+    airbench, resnet = (resolve(Config("cifar10", model)) for model in (None, "resnet"))
+    assert (airbench.model, airbench.optimizer, airbench.lookahead) == ("airbench", "airbench", True)
+    assert (resnet.optimizer, resnet.lr, resnet.lookahead) == ("adamw", 5e-3, False)
+    assert airbench.augment == resnet.augment == "flip_shift"
+
+
 def test_with_tta_an_image_and_its_mirror_image_are_evaluated_alike():
     net, data = script.MODELS["lenet5"](10), tiny("mnist")
     average = jax.tree.map(jnp.float32, net.init(jax.random.key(0), (28, 28, 1)))
     mirrored = data.test_images[:, :, ::-1]
+    steps = make_steps(resolve(Config("mnist")), net, None, np.float32(128), np.float32(64), 10, 1)
 
     def difference(tta):
-        config = resolve(Config(dataset="mnist", model="lenet5", tta=tta))
-        evaluate = make_steps(config, net, None, np.float32(128), np.float32(64), 10).evaluate
-        sums = [
-            evaluate(average, images, data.test_labels, np.arange(20))
+        one, other = (
+            evaluate(steps, average, jnp.asarray(images), data.test_labels, tta)
             for images in (data.test_images, mirrored)
-        ]
-        return abs(float(sums[0][0] - sums[1][0]))
+        )
+        assert one.logits.shape == (20, 10)
+        loss = -jax.nn.log_softmax(one.logits)[np.arange(20), data.test_labels].mean()
+        np.testing.assert_allclose(one.loss, loss, rtol=1e-5)
+        return abs(one.logits - other.logits).max()
 
-    assert difference(True) < 1e-4 < difference(False)
+    assert difference("flip") < 1e-5 < 1e-3 < difference("none")
+
+
+def test_test_time_augmentation_is_for_the_end(run, tmp_path):
+    plain, augmented = run(tta="none"), run(tta="flip_shift")
+    assert losses(plain) == losses(augmented)
+    assert plain["test_loss"] == plain["epochs"][-1]["test_loss"]
+    assert augmented["test_loss"] != plain["test_loss"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jcnn
-from experiments.training.augment import augment, mixup
+from experiments.training.augment import TTA, augment, flip, mixup, seen, views
 from experiments.training.diagnose import first_not_finite
 from experiments.training.gradients import make_gradients, rematerialized
 from jcnn import models, net
@@ -20,11 +20,39 @@ def test_augmentation_moves_each_image_by_itself():
     images = jnp.asarray(np.broadcast_to(image, (200, 5, 5, 2)))
     key = jax.random.key(0)
     np.testing.assert_array_equal(augment(images, key, "none"), images)
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), "reflect")
     cuts = [padded[i : i + 5, j : j + 5] for i in range(3) for j in range(3)]
-    shifted, mirrored = {cut.tobytes() for cut in cuts}, {cut[:, ::-1].tobytes() for cut in cuts}
-    assert {np.asarray(x).tobytes() for x in augment(images, key, "shift")} == shifted
-    assert {np.asarray(x).tobytes() for x in augment(images, key, "flip_shift")} == shifted | mirrored
+    assert {np.asarray(x).tobytes() for x in augment(images, key, "shift")} == {c.tobytes() for c in cuts}
+
+
+def test_every_image_is_mirrored_every_other_epoch():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (50, 4, 5, 2), np.uint8))
+    key, indices = jax.random.key(0), np.random.default_rng(1).permutation(50)
+    epochs = [np.asarray(flip(images[indices], indices, 50, jnp.int32(e), key)) for e in range(3)]
+    kept = [(epoch == images[indices]).all((1, 2, 3)) for epoch in epochs]
+    assert 10 < kept[0].sum() < 40
+    np.testing.assert_array_equal(kept[1], ~kept[0])
+    np.testing.assert_array_equal(epochs[1][:, :, ::-1], epochs[0])
+    np.testing.assert_array_equal(epochs[2], epochs[0])
+    part = flip(images[indices[:7]], indices[:7], 50, jnp.int32(0), key)
+    np.testing.assert_array_equal(part, epochs[0][:7])  # whatever batch it is in
+
+
+def test_views_of_test_time_augmentation():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 5, 1)))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+    three = [(0.25, padded[:, 2:, 2:]), (0.5, x), (0.25, padded[:, :4, :5])]
+    expected = {
+        "none": [(1, x)],
+        "flip": [(0.5, x), (0.5, x[:, :, ::-1])],
+        "shift": three,
+        "flip_shift": [(w / 2, v) for w, shifted in three for v in (shifted, shifted[:, :, ::-1])],
+    }
+    assert set(expected) == set(TTA)
+    for tta in TTA:
+        for (view, weight), (w, v) in zip(views(tta).items(), expected[tta], strict=True):
+            assert weight == w
+            np.testing.assert_array_equal(seen(x, view), v)
 
 
 def test_cutout_takes_a_square_of_half_the_height():

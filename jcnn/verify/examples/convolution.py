@@ -62,6 +62,7 @@ def _conv_transpose_cases() -> dict:
         "equal": ((EQUAL, normal(76, 3, 3, 3, 3)), {"stride": 2, "padding": "SAME"}),
         "groups": ((X2, normal(77, 2, 3, 3, 4), normal(78, 6)), {"groups": 2, "dilation": (1, 2)}),
         "1-D": ((normal(79, 2, 5, 3), normal(80, 2, 4, 3), normal(81, 4)), {"stride": 3}),
+        "phases": ((X2, normal(84, 3, 4, 2, 4)), {"stride": (2, 3), "padding": 1, "algorithm": "phases"}),
         "3-D depthwise": ((normal(82, 1, 2, 3, 2, 4), normal(83, 2, 1, 2, 1, 4)), {"groups": 4, "stride": 2}),
     }
 

@@ -18,6 +18,8 @@ def _pool_cases(**more) -> dict:
         "padded": case(31, 2, 7, 6, 3, window=3, stride=2, padding=((1, 0), (0, 2))),
         "3-D": case(34, 1, 4, 3, 5, 2, window=(2, 1, 3)),
         "large": case(35, 1, 19, 5, 2, window=(18, 4), stride=1, padding=((2, 1), (1, 1))),
+        "axes": case(31, 2, 7, 6, 3, window=(3, 2), stride=(2, 1), padding=1, algorithm="axes"),
+        "taps": case(35, 1, 9, 7, 2, window=(7, 5), stride=1, padding=((2, 1), (1, 1)), algorithm="taps"),
         **more,
     }
 
@@ -48,6 +50,7 @@ EXAMPLES: dict[str, dict] = {
         "plain": ((distinct(67, 2, 5, 6, 3),), {"window": 2, "p": 2}),
         "equal": ((distinct(68, 3, 3, 3, 3),), {"window": 2, "stride": 1, "padding": 1, "p": 1}),
         "large": ((distinct(70, 1, 13, 7, 2),), {"window": (12, 4), "stride": (1, 2), "p": 3}),
+        "axes": ((distinct(70, 1, 4, 5, 2),), {"window": (2, 3), "p": 2, "algorithm": "axes"}),
         "fraction": (
             (distinct(71, 2, 4, 5, 3),),
             {"window": (3, 2), "stride": 2, "padding": (1, 0), "ceil_mode": True, "p": 2.5},

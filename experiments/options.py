@@ -1,0 +1,42 @@
+"""The command line of an experiment: what tyro makes of a dataclass, and mistakes told in one line."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import shlex
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from experiments.data import UserError
+
+C = TypeVar("C")
+
+
+def parse(default: C, script: str, arguments: Sequence[str] | None) -> C:
+    """`default` with the changes that the command line asks for; its class's docstrings are the help.
+
+    Raises:
+        UserError: what tyro says in a box, less the title and all but the first paragraph.
+    """
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return tyro.cli(type(default), default=default, prog=f"python -m {script}", args=arguments)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip("│ ") for line in message.getvalue().splitlines()[1:]]
+        groups = itertools.groupby(lines, lambda line: bool(line.strip("─-")))
+        raise UserError(" ".join(next(lines for is_text, lines in groups if is_text))) from None
+
+
+def command(config: Any, default: Any, script: str, places: Sequence[str]) -> str:
+    """The shortest command line that gives a configuration, wherever its files are."""
+    words = ["python", "-m", script]
+    for name, value in dataclasses.asdict(config).items():
+        if value != getattr(default, name) and name not in places:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
