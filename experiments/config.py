@@ -62,11 +62,15 @@ AIRBENCH = dict(
 RECIPES: dict[str, dict[str, Any]] = {
     "digits": COMMON | dict(epochs=20, batch_size=64, lr=3e-3, augment="shift", ema=0.98),
     "mnist": COMMON
-    | dict(epochs=10, batch_size=128, lr=5e-3, augment="shift", label_smoothing=0.1, ema=0.998, tta="shift"),
+    | dict(
+        epochs=10, batch_size=128, lr=5e-3, augment="shift", label_smoothing=0.1, ema=0.998, tta="translate"
+    ),
     "fashion_mnist": COMMON
     | dict(epochs=9, batch_size=128, lr=5e-3, augment="flip", label_smoothing=0.1, ema=0.99, tta="flip"),
     "cifar10": COMMON
-    | dict(model="airbench", epochs=20, batch_size=128, lr=5e-3, augment="flip_shift", tta="flip_shift"),
+    | dict(
+        model="airbench", epochs=20, batch_size=128, lr=5e-3, augment="flip_translate", tta="flip_translate"
+    ),
 }
 
 
@@ -98,16 +102,16 @@ class Config:
     label_smoothing: float | None = None
     """Share of the label that is spread over all classes."""
     augment: str | None = None
-    """none, or those wanted of flip (left and right, every other epoch), shift (by up to 1/14 of the height),
-    cutout (of a square of half the height) and mixup (of two images and of their labels), joined by _:
-    flip_shift."""
+    """none, or those wanted of flip (left and right, every other epoch), shift (by up to 1/14 of the height,
+    zeros moving in), translate (the same with reflections), cutout (of a square of half the height) and mixup
+    (of two images and of their labels), joined by _: flip_shift."""
     ema: float | None = None
     """Decay of the moving average of the weights that is evaluated; 0 evaluates the weights themselves."""
     lookahead: bool | None = None
     """Whether the weights are drawn back to their moving average every 5 steps; its decay rises to 0.77."""
     tta: str | None = None
     """How an image is evaluated: none, as it is, or by mean logits; flip, together with its mirror image;
-    shift, also shifted by a pixel in two directions; flip_shift, both."""
+    translate, also shifted by a pixel in two directions; flip_translate, both."""
     seed: int | None = None
     """Seed of initial weights, order of images and augmentation; the same seed gives the same result."""
     seeds: int | None = None

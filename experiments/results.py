@@ -1,8 +1,8 @@
 """The table of results: what every experiment asked and found.
 
 Command: `python -m experiments.results` writes `experiments/README.md` from every `summary.json` below
-`experiments/results/`. To put a run there: `python -m experiments.train --out experiments/results/NAME`, of
-which `summary.json` alone is committed.
+`experiments/results/`. To put a run there: `python -m experiments.train --out experiments/results/NAME`, or
+any of `experiments.whatif`, of which `summary.json` alone is committed.
 """
 
 import ast
@@ -25,7 +25,7 @@ HEAD = """# Results
 
 Written by `python -m experiments.results` from the runs in `experiments/results/`. Test accuracy in percent
 at the end of training, mean ± standard deviation of the sample over n seeds; time of training and
-evaluation of one seed.
+evaluation of one seed, of a study (`experiments.whatif`) that of all of it.
 
 """
 
@@ -45,27 +45,34 @@ def question(script: str) -> str:
     spec = importlib.util.find_spec(script)
     source = Path(spec.origin).read_text() if spec and spec.origin else ""
     text = ast.get_docstring(ast.parse(source)) or ""
-    found = re.search(r"^Question: (.*?)(\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
-    return " ".join(found[1].split()) if found else ""
+    match = re.search(r"^Question: (.*?)(\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+    return " ".join(match[1].split()) if match else ""
 
 
 def row(summary: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of a run."""
+    """The cells of a run; a study says its result itself."""
+    study = "result" in summary
+    result, seconds = (summary["result"], f"{summary['seconds']:.0f}") if study else found(summary)
+    return (
+        f"`{summary['command']}`",
+        question(summary["script"]),
+        result,
+        f"{seconds} s",
+        summary["hardware"],
+        ", ".join(f"{name} {summary['versions'][name]}" for name in ("python", "jax", "optax", "jcnn")),
+        summary["date"][:10],
+    )
+
+
+def found(summary: dict[str, Any]) -> tuple[str, str]:
+    """What a training run found, and its seconds."""
     n = len(summary.get("seeds", [0]))
     accuracy, seconds = f"{100 * summary['test_accuracy']:.2f}", f"{summary['seconds']:.0f}"
     if n > 1:
         accuracy += f" ± {100 * summary['test_accuracy_std']:.2f}"
         seconds += f" ± {summary['seconds_std']:.0f}"
     config = summary["config"]
-    return (
-        f"`{summary['command']}`",
-        question(summary["script"]),
-        f"{config['dataset']}, {config['model']}: {accuracy} % (n = {n})",
-        f"{seconds} s",
-        summary["hardware"],
-        ", ".join(f"{name} {summary['versions'][name]}" for name in ("python", "jax", "optax", "jcnn")),
-        summary["date"][:10],
-    )
+    return f"{config['dataset']}, {config['model']}: {accuracy} % (n = {n})", seconds
 
 
 def read(path: Path) -> tuple[str, ...]:

@@ -9,11 +9,8 @@ Every row is printed and written as it comes (`ops.json`). When the block is lef
 table is printed and everything else written: `ops.json`, `ops.md`, `ops.png`.
 """
 
-import datetime
-import json
 import math
 import statistics
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from experiments.benchmark.settings import MEAN_BARS, OURS, TUNED, Row, Settings
 from experiments.benchmark.summary import quantity, spread, summarise, times
 from experiments.benchmark.surroundings import surroundings
 from experiments.benchmark.timing import Ratio
+from experiments.record import write_json
 
 FAIR = 0.97, 1.03  # what jcnn against itself may read
 
@@ -59,7 +57,6 @@ class Report:
         self.facts: dict[str, Any] = {
             "kind": kind,
             "command": command,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "against": settings.against,
             "quick": settings.quick,
             **surroundings(),
@@ -203,10 +200,7 @@ class Report:
             "summary": summary,
             "rows": rows,
         }
-        with tempfile.TemporaryDirectory(dir=self.out, prefix="partial-") as scratch:
-            path = Path(scratch, f"{self.kind}.json")
-            path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
-            path.replace(self.out / path.name)
+        write_json(self.out / f"{self.kind}.json", content)
 
 
 def _finite(value: Any) -> Any:

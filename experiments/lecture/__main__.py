@@ -1,12 +1,10 @@
 """The command line of the lecture."""
 
-import datetime
-import platform
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -15,7 +13,9 @@ import tyro
 from experiments.data import UserError
 from experiments.folder import result_folder
 from experiments.lecture import features, fields, gradients, learned, page, sliding, training
+from experiments.record import surroundings, write_json
 
+SCRIPT = "experiments.lecture"
 PACKAGES = "jax", "numpy", "optax", "matplotlib", "jcnn"
 
 
@@ -60,17 +60,21 @@ def lecture(config: Config) -> tuple[Path, page.Counts]:
         learned.invariance(trained),
         features.hierarchy(trained),
     )
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    about = surroundings(*PACKAGES)
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    seconds = time.perf_counter() - start
     lead = (
         "Every number below was computed by one run of <code>python -m experiments.lecture</code>, and "
         "compared with NumPy, the literature or autodiff: "
         f"data set {data.name}, test accuracy {trained.accuracy:.2%}, seed {config.seed}, "
-        f"{config.steps:,} steps, {time.perf_counter() - start:.0f} s, "
-        f"{datetime.date.today()}, Python {platform.python_version()}, {versions}."
+        f"{config.steps:,} steps, {seconds:.0f} s, {about['date'][:10]}, {versions}."
     )
-    return folder / "index.html", page.write(
-        folder, "Convolutional networks, with live numbers", lead, sections
-    )
+    counts = page.write(folder, "Convolutional networks, with live numbers", lead, sections)
+    found = f"{counts.good} comparisons agree, {counts.bad} do not"
+    result = f"{found}; {data.name}: {100 * trained.accuracy:.2f} % after {config.steps} steps (n = 1)"
+    script = {"script": SCRIPT, "command": f"python -m {SCRIPT}", "config": dataclasses.asdict(config)}
+    write_json(folder / "summary.json", script | about | {"seconds": seconds, "result": result})
+    return folder / "index.html", counts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

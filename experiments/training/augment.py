@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-KINDS = ("flip", "shift", "cutout", "mixup")
-TTA = ("none", "flip", "shift", "flip_shift")
+KINDS = ("flip", "shift", "translate", "cutout", "mixup")
+TTA = ("none", "flip", "translate", "flip_translate")
 MIXUP_ALPHA = 0.2
 
 
@@ -19,13 +19,14 @@ def split(kinds: str) -> tuple[str, ...]:
 def augment(images: jax.Array, key: jax.Array, kinds: str, fill: ArrayLike = 0) -> jax.Array:
     """Changes images `[N, H, W, C]` without changing what they show.
 
-    shift: moved by up to 1/14 of the height, reflections moving in.  cutout (DeVries & Taylor 2017,
-    arXiv:1708.04552): `fill` takes the place of a square of half the height, whose centre is anywhere in the
-    image.
+    shift, translate: moved by up to 1/14 of the height; zeros move in, or reflections.  cutout (DeVries &
+    Taylor 2017, arXiv:1708.04552): `fill` takes the place of a square of half the height, whose centre is
+    anywhere in the image.
     """
     shift_key, cutout_key = jax.random.split(key)
-    if "shift" in split(kinds):
-        images = shift(images, shift_key)
+    for kind, mode in (("shift", "constant"), ("translate", "reflect")):
+        if kind in split(kinds):
+            images = shift(images, shift_key, mode)
     if "cutout" in split(kinds):
         images = cutout(images, cutout_key, fill)
     return images
@@ -47,10 +48,10 @@ def flip(images: jax.Array, indices: jax.Array, n: int, epoch: jax.Array, key: j
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
-def shift(images: jax.Array, key: jax.Array) -> jax.Array:
+def shift(images: jax.Array, key: jax.Array, mode: str) -> jax.Array:
     n, h, w, c = images.shape
     most = max(1, h // 14)
-    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), "reflect")
+    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode)
     cut = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), (h, w, c)))
     return cut(padded, jax.random.randint(key, (n, 2), 0, 2 * most + 1))
 
@@ -75,7 +76,7 @@ class View(NamedTuple):
 
 def views(tta: str) -> dict[View, float]:
     """The views of test-time augmentation, and the weight that each has in the mean."""
-    shifts = {-1: 0.25, 0: 0.5, 1: 0.25} if "shift" in split(tta) else {0: 1.0}
+    shifts = {-1: 0.25, 0: 0.5, 1: 0.25} if "translate" in split(tta) else {0: 1.0}
     mirrored = (False, True) if "flip" in split(tta) else (False,)
     return {View(by, mirror): w / len(mirrored) for by, w in shifts.items() for mirror in mirrored}
 

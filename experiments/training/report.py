@@ -1,23 +1,15 @@
 """What a run leaves behind when it is complete: `summary.json` and pictures."""
 
 import dataclasses
-import datetime
-import json
-import os
-import platform
 import statistics
-import tempfile
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import figures
-from experiments.benchmark.surroundings import cpu_model
 from experiments.config import Config, command
-from experiments.data import UserError
+from experiments.record import cannot_write, surroundings, write_json
 from experiments.training.loop import Run
 from experiments.training.steps import Evaluation
 from jcnn.inspect import show
@@ -27,19 +19,11 @@ PACKAGES = ("jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "jcnn")
 
 def about(config: Config) -> dict[str, Any]:
     """What was run, where and when."""
-    devices = jax.devices()
     return {
         "script": "experiments.train",
         "command": command(config),
         "config": dataclasses.asdict(dataclasses.replace(config, resume=None)),
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in PACKAGES},
-        "device": devices[0].device_kind,
-        "hardware": f"{os.cpu_count()} cores of {cpu_model()}"
-        if devices[0].platform == "cpu"
-        else f"{len(devices)} {devices[0].device_kind}",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    } | surroundings(*PACKAGES)
 
 
 def summary_of(run: Run, test: Evaluation) -> dict[str, Any]:
@@ -68,25 +52,6 @@ def summary_of_all(config: Config, summaries: list[dict[str, Any]]) -> dict[str,
         "seconds": statistics.fmean(seconds),
         "seconds_std": statistics.stdev(seconds),
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """At one stroke: the file is there and whole, or it is not there.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="partial-") as scratch:
-            written = Path(scratch, path.name)
-            written.write_text(json.dumps(content, indent=2, default=str) + "\n")
-            written.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: got no file ({error.strerror}), expected one; make space, then use --resume")
 
 
 def write_results(run: Run, test: Evaluation) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import json
 from html.parser import HTMLParser
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 from experiments.data import SOURCES
 from experiments.lecture import page, training
 from experiments.lecture.__main__ import main
+from experiments.results import row
 
 FIGURES = {
     *("one_dimension", "two_dimensions", "edges", "padding_and_stride", "channels", "receptive_field"),
@@ -58,6 +60,9 @@ def test_two_steps_make_the_whole_page(tmp_path, capsys):
     assert "55 comparisons were made in this run; none disagreed." in text
     said = capsys.readouterr().out
     assert said == f"55 comparisons agree, 0 do not; the page is {tmp_path / 'index.html'}\n"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["result"].startswith("55 comparisons agree, 0 do not; digits: ")
+    assert row(summary)[0] == "`python -m experiments.lecture`"
 
 
 def test_wrong_numbers_show():

@@ -15,6 +15,12 @@ ONE = {
     "seconds": 12.4,
 }
 MANY = ONE | {"seeds": [0, 1, 2], "test_accuracy_std": 0.0015, "seconds_std": 1.2}
+STUDY = ONE | {
+    "script": "experiments.whatif.pool_ties",
+    "command": "python -m experiments.whatif.pool_ties",
+    "result": "digits: first 90.00 ± 1.00, split 91.00 ± 2.00 % (n = 3)",
+    "seconds": 99.6,
+}
 
 
 def write(folder, content):
@@ -41,6 +47,15 @@ def test_the_table_has_a_line_per_run_and_none_per_seed(tmp_path, capsys):
         "digits, vgg_small: 99.00 ± 0.15 % (n = 3) | 12 ± 1 s",
     ]
     assert lines[2:] == [f"{a} {b} {c}" for a, b, c in zip(begins, found, ends, strict=True)]
+
+
+def test_a_study_says_its_result_itself(tmp_path):
+    write(tmp_path / "a", STUDY)
+    *_, line, _ = results.table(tmp_path).split("\n")
+    cells = line.split(" | ")
+    assert cells[0] == "| `python -m experiments.whatif.pool_ties`"
+    assert cells[1].endswith("?")
+    assert cells[2:4] == [STUDY["result"], "100 s"]
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[1]"])

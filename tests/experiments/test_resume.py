@@ -17,11 +17,11 @@ import jcnn
 from experiments import train as script
 from experiments.config import Config, resolve, resumed, saved
 from experiments.data import Dataset, UserError
+from experiments.record import write_json
 from experiments.training.checkpoints import Checkpoints, Progress
 from experiments.training.interrupt import Interrupted
 from experiments.training.live import LiveTable
 from experiments.training.loop import Run, prepare
-from experiments.training.report import write_json
 from experiments.training.steps import TrainState
 from jcnn import net
 

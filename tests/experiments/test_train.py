@@ -246,9 +246,12 @@ def test_options_are_read():
         ),
         (
             "--augment flop",
-            "--augment: got 'flop', expected none or of flip, shift, cutout, mixup those wanted",
+            "--augment: got 'flop', expected none or of flip, shift, translate, cutout, mixup those wanted",
         ),
-        ("--augment flip_flip", "--augment: got 'flip_flip', expected none or of flip, shift, cutout, mixup"),
+        (
+            "--augment flip_flip",
+            "--augment: got 'flip_flip', expected none or of flip, shift, translate, cutout, mixup",
+        ),
         ("--backward numeric", "--backward: got 'numeric', expected one of autodiff, explicit"),
         ("--remat True --backward explicit", "--remat: got True, expected False with --backward explicit"),
         ("--seeds 0", "--seeds: got 0, expected a positive number"),
@@ -345,7 +348,7 @@ def test_the_recipe_depends_on_the_model():
     airbench, resnet = (resolve(Config("cifar10", model)) for model in (None, "resnet"))
     assert (airbench.model, airbench.optimizer, airbench.lookahead) == ("airbench", "airbench", True)
     assert (resnet.optimizer, resnet.lr, resnet.lookahead) == ("adamw", 5e-3, False)
-    assert airbench.augment == resnet.augment == "flip_shift"
+    assert airbench.augment == resnet.augment == "flip_translate"
 
 
 def test_with_tta_an_image_and_its_mirror_image_are_evaluated_alike():
@@ -368,7 +371,7 @@ def test_with_tta_an_image_and_its_mirror_image_are_evaluated_alike():
 
 
 def test_test_time_augmentation_is_for_the_end(run, tmp_path):
-    plain, augmented = run(tta="none"), run(tta="flip_shift")
+    plain, augmented = run(tta="none"), run(tta="flip_translate")
     assert losses(plain) == losses(augmented)
     assert plain["test_loss"] == plain["epochs"][-1]["test_loss"]
     assert augmented["test_loss"] != plain["test_loss"]

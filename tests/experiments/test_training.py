@@ -20,9 +20,10 @@ def test_augmentation_moves_each_image_by_itself():
     images = jnp.asarray(np.broadcast_to(image, (200, 5, 5, 2)))
     key = jax.random.key(0)
     np.testing.assert_array_equal(augment(images, key, "none"), images)
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), "reflect")
-    cuts = [padded[i : i + 5, j : j + 5] for i in range(3) for j in range(3)]
-    assert {np.asarray(x).tobytes() for x in augment(images, key, "shift")} == {c.tobytes() for c in cuts}
+    for kind, mode in (("shift", "constant"), ("translate", "reflect")):
+        padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode)
+        cuts = {padded[i : i + 5, j : j + 5].tobytes() for i in range(3) for j in range(3)}
+        assert {np.asarray(x).tobytes() for x in augment(images, key, kind)} == cuts
 
 
 def test_every_image_is_mirrored_every_other_epoch():
@@ -45,8 +46,8 @@ def test_views_of_test_time_augmentation():
     expected = {
         "none": [(1, x)],
         "flip": [(0.5, x), (0.5, x[:, :, ::-1])],
-        "shift": three,
-        "flip_shift": [(w / 2, v) for w, shifted in three for v in (shifted, shifted[:, :, ::-1])],
+        "translate": three,
+        "flip_translate": [(w / 2, v) for w, shifted in three for v in (shifted, shifted[:, :, ::-1])],
     }
     assert set(expected) == set(TTA)
     for tta in TTA:
