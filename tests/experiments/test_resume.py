@@ -124,7 +124,7 @@ def test_a_full_disk_does_not_end_the_run(program, whole, tmp_path, monkeypatch,
     said = capsys.readouterr().out
     assert said.count("warning: got no checkpoint ([Errno 28] No space left on device), none is saved") > 1
     assert said.count("metrics cannot be written ([Errno 28] No space left on device)") == 1
-    monkeypatch.setattr("experiments.training.report.tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr("experiments.record.tempfile.TemporaryDirectory", refuse)
     with pytest.raises(UserError, match=r"got no file \(No space left on device\).*--resume$"):
         write_json(tmp_path / "summary.json", {})
 

@@ -185,7 +185,7 @@ def test_channel_statistics():
 
 
 def test_what_is_evaluated_is_the_average(run):
-    (plain,), (averaged,) = run()["epochs"], run(ema=0.9)["epochs"]
+    (plain,), (averaged,) = run(ema=0.0)["epochs"], run(ema=0.9)["epochs"]
     assert plain["train_loss"] == averaged["train_loss"]
     assert plain["test_loss"] != averaged["test_loss"]
 

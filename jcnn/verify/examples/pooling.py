@@ -19,7 +19,6 @@ def _pool_cases(**more) -> dict:
         "3-D": case(34, 1, 4, 3, 5, 2, window=(2, 1, 3)),
         "large": case(35, 1, 19, 5, 2, window=(18, 4), stride=1, padding=((2, 1), (1, 1))),
         "axes": case(31, 2, 7, 6, 3, window=(3, 2), stride=(2, 1), padding=1, algorithm="axes"),
-        "taps": case(35, 1, 9, 7, 2, window=(7, 5), stride=1, padding=((2, 1), (1, 1)), algorithm="taps"),
         **more,
     }
 
