@@ -1,11 +1,12 @@
-"""The command line of an experiment: what tyro makes of a dataclass, and mistakes told in one line."""
+"""The command line of an experiment: what tyro makes of a dataclass, and how a program ends, in one line."""
 
 import contextlib
 import dataclasses
 import io
 import itertools
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -31,6 +32,19 @@ def parse(default: C, script: str, arguments: Sequence[str] | None) -> C:
         lines = [line.strip("│ ") for line in message.getvalue().splitlines()[1:]]
         groups = itertools.groupby(lines, lambda line: bool(line.strip("─-")))
         raise UserError(" ".join(next(lines for is_text, lines in groups if is_text))) from None
+
+
+@contextlib.contextmanager
+def ending(interrupted: str) -> Iterator[None]:
+    """Exits with 2 and one line on a user's error, with 130 and the line `interrupted` on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        sys.exit(130)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def command(config: Any, default: Any, script: str, places: Sequence[str]) -> str:

@@ -39,6 +39,7 @@ from rich.console import Console
 from experiments.config import MODELS, Config, parse, resolve, resumed, saved
 from experiments.data import Dataset, UserError, load
 from experiments.folder import result_folder
+from experiments.options import ending
 from experiments.record import write_json
 from experiments.training.interrupt import Interrupted
 from experiments.training.loop import Program, Run, initial, prepare
@@ -135,17 +136,12 @@ def train_seed(program: Program, seed: int, folder: Path, console: Console) -> d
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits with 2 and one line on a user's error, with 130 when interrupted."""
-    try:
-        train(parse(arguments))
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("interrupted: nothing more was saved", file=sys.stderr)
-        sys.exit(130)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with ending("interrupted: nothing more was saved"):
+        try:
+            train(parse(arguments))
+        except Interrupted as stop:
+            print(stop, file=sys.stderr)
+            sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from experiments.benchmark.settings import DTYPES, Settings, Task, installed
 from experiments.benchmark.timing import Budget
 from experiments.data import UserError
 from experiments.folder import result_folder
+from experiments.options import ending
 
 PROGRAM = "python -m experiments.benchmark"
 
@@ -134,14 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits with 2 and one line on a user's error, with 130 when interrupted."""
     config = tyro.cli(Config, prog=PROGRAM, args=arguments)
     given = [f"--{f.name}{'' if v is True else f' {shlex.quote(str(v))}'}" for f, v in _changed(config)]
-    try:
+    with ending("interrupted: the results are what there was so far"):
         sys.exit(run(config, " ".join([PROGRAM, config.what, *given])))
-    except KeyboardInterrupt:
-        print("interrupted: the results are what there was so far", file=sys.stderr)
-        sys.exit(130)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _changed(config: Config) -> list[tuple[Field, Any]]:

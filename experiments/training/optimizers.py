@@ -8,32 +8,6 @@ import optax
 if TYPE_CHECKING:
     from experiments.config import Config
 
-SCHEDULES = {
-    "constant": lambda lr, steps: optax.constant_schedule(lr),
-    "cosine": lambda lr, steps: optax.cosine_decay_schedule(lr, steps),
-    "warmup_cosine": lambda lr, steps: optax.warmup_cosine_decay_schedule(0.0, lr, steps // 20, steps),
-    "onecycle": lambda lr, steps: optax.warmup_cosine_decay_schedule(lr / 25, lr, steps // 5, steps),
-    "triangle": lambda lr, steps: triangle(lr, steps),
-}
-OPTIMIZERS = {
-    "sgd": lambda config, lr: optax.chain(decay(config), optax.sgd(lr, momentum=0.9, nesterov=True)),
-    "adam": lambda config, lr: optax.chain(decay(config), optax.adam(lr)),
-    "adamw": lambda config, lr: optax.chain(
-        optax.scale_by_adam(), decay(config), optax.scale_by_learning_rate(lr)
-    ),
-    "airbench": lambda config, lr: airbench(config, lr),
-}
-
-
-def make_schedule(config: "Config", steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step, for a run of so many steps."""
-    return SCHEDULES[config.schedule](config.lr, steps)
-
-
-def make_optimizer(config: "Config", steps: int) -> optax.GradientTransformation:
-    """The optimizer for a run of so many steps."""
-    return OPTIMIZERS[config.optimizer](config, make_schedule(config, steps))
-
 
 def triangle(lr: float, steps: int) -> optax.Schedule:
     peak = int(0.23 * steps)
@@ -65,3 +39,30 @@ def airbench(config: "Config", lr: optax.Schedule) -> optax.GradientTransformati
 
 def shifts_of_norms(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, p: path[-1].key == "beta", params)
+
+
+SCHEDULES = {
+    "constant": lambda lr, steps: optax.constant_schedule(lr),
+    "cosine": lambda lr, steps: optax.cosine_decay_schedule(lr, steps),
+    "warmup_cosine": lambda lr, steps: optax.warmup_cosine_decay_schedule(0.0, lr, steps // 20, steps),
+    "onecycle": lambda lr, steps: optax.warmup_cosine_decay_schedule(lr / 25, lr, steps // 5, steps),
+    "triangle": triangle,
+}
+OPTIMIZERS = {
+    "sgd": lambda config, lr: optax.chain(decay(config), optax.sgd(lr, momentum=0.9, nesterov=True)),
+    "adam": lambda config, lr: optax.chain(decay(config), optax.adam(lr)),
+    "adamw": lambda config, lr: optax.chain(
+        optax.scale_by_adam(), decay(config), optax.scale_by_learning_rate(lr)
+    ),
+    "airbench": airbench,
+}
+
+
+def make_schedule(config: "Config", steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step, for a run of so many steps."""
+    return SCHEDULES[config.schedule](config.lr, steps)
+
+
+def make_optimizer(config: "Config", steps: int) -> optax.GradientTransformation:
+    """The optimizer for a run of so many steps."""
+    return OPTIMIZERS[config.optimizer](config, make_schedule(config, steps))

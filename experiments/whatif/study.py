@@ -12,7 +12,6 @@ set after the last step.
 
 import dataclasses
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ import jcnn
 from experiments import config as training, data as sets
 from experiments.data import Dataset, UserError
 from experiments.folder import result_folder
-from experiments.options import command, parse
+from experiments.options import command, ending, parse
 from experiments.record import write_json
 from experiments.training.loop import Program, keys, order, prepare
 from experiments.training.report import about
@@ -182,7 +181,7 @@ def main(
         arguments: of the command line; by default the program's.
         default: the configuration that the command line changes.
     """
-    try:
+    with ending("interrupted: nothing was saved"):
         config = parse(default, script, arguments)
         settings(config)
         config = dataclasses.replace(config, out=folder_of(config, script))
@@ -198,12 +197,6 @@ def main(
             config.out / "summary.json", about(settings(config)) | about_it | {"seconds": seconds} | found
         )
         print(f"{found['result']}; the summary is in {config.out}")
-    except KeyboardInterrupt:
-        print("interrupted: nothing was saved", file=sys.stderr)
-        sys.exit(130)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def folder_of(config: Config, script: str) -> Path:
