@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -199,3 +200,16 @@ def test_scale_and_batch_norm_without_gamma():
         assert_close(y, expected, 1e-12, "y")
         assert_close(model.apply(params, state, X, train=train), (y, after), 0, "apply")
         assert_close(model.bwd(res, dy), (({}, {"beta": dbeta}), -0.5 * dx), 1e-12, "bwd")
+
+
+def test_what_cannot_be_frozen_or_scaled_is_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match=r"net\.frozen: net: got .*relu.*, expected a net"):
+        net.frozen(jcnn.relu)
+    message = r"frozen: names: got w, expected names of params of chain: it has none of its own"
+    with pytest.raises(ValueError, match=message):
+        net.frozen(net.chain(net.conv(2, 1)), "w").init(KEY, X.shape[1:])
+    with pytest.raises(TypeError, match=r"net\.scale: factor: got 'a', expected a number"):
+        net.scale("a")
+    with pytest.raises(TypeError, match=r"models\.airbench: whiten: got str, expected an array of images"):
+        jcnn.models.airbench(whiten="images")

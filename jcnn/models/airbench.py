@@ -33,6 +33,8 @@ def airbench(
         momentum: of batch norm, the weight of the old running value.
         scale: factor of the logits.
     """
+    if whiten is not None and not hasattr(whiten, "shape"):
+        check.fail("models.airbench", "whiten", type(whiten).__name__, "an array of images", TypeError)
     if whiten is not None and (whiten.ndim != 4 or not len(whiten)):
         check.fail("models.airbench", "whiten", f"shape {whiten.shape}", "images [N, H, W, C] with N > 0")
 

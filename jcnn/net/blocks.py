@@ -79,6 +79,9 @@ def frozen(net: Net, *names: str) -> Net:
         (['b'], ['w'])
     """
 
+    if not isinstance(net, Net):
+        check.fail("net.frozen", "net", repr(net), "a net", TypeError)
+
     def trained(params):
         return {n: p for n, p in params.items() if n not in names} if names else {}
 
@@ -88,8 +91,9 @@ def frozen(net: Net, *names: str) -> Net:
 
     def init(key, shape):
         params, state = net.init_layer(key, shape)
-        if not set(names) <= set(params):
-            expected = f"names of params of {net.name}: {', '.join(params)}"
+        own = params if isinstance(params, dict) else {}
+        if not set(names) <= set(own):
+            expected = f"names of params of {net.name}: {', '.join(own) or 'it has none of its own'}"
             check.fail("net.frozen", "names", ", ".join(names), expected)
         kept = {n: params[n] for n in names} if names else params
         return trained(params), (kept, state)

@@ -87,6 +87,8 @@ def dense(features: int, *, bias: bool = True, init: Initializer = HE_NORMAL) ->
 
 def scale(factor: float) -> Net:
     """A factor that is not trained, of every value."""
+    if not isinstance(factor, int | float):
+        check.fail("net.scale", "factor", repr(factor), "a number", TypeError)
 
     def fwd(params, state, x, *, train, key=None):
         return (factor * x, state), None
