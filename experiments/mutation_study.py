@@ -42,6 +42,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from rich.console import Console
+from rich.table import Table
 
 from experiments.checkers import CHECKERS, SURVIVED, UNUSABLE, Case, Outcome, cast
 from jcnn.rule import Rule
@@ -232,20 +234,9 @@ def false_alarms(config: Config, progress: Progress) -> Iterator[tuple[str, str,
 
 
 def show(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table, by rich if it is installed."""
-    text = [[str(cell) for cell in row] for row in rows]
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        widths = [max(map(len, column)) for column in zip(header, *text, strict=True)]
-        print(f"\n{title}")
-        for row in (header, *text):
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-        return
     table = Table(*header, title=title, title_justify="left")
-    for row in text:
-        table.add_row(*row)
+    for row in rows:
+        table.add_row(*map(str, row))
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 

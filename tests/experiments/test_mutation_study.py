@@ -1,0 +1,17 @@
+import json
+import os
+
+from experiments import mutation_study
+
+
+def test_the_study_of_one_rule(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # the study adds to it
+    path = tmp_path / "records.json"
+    options = "--sets jcnn --rules relu --cases 1 --level quick --limit 2 --json"
+    mutation_study.main([*options.split(), str(path)])
+    outcomes = {record["name"]: record["outcomes"] for record in json.loads(path.read_text())}
+    assert outcomes["derivative 1 at 0"]["verify"] == "killed"
+    assert outcomes["derivative 1 at 0"]["uniform"] == "survived"
+    said = capsys.readouterr().out
+    assert "Not found by verify: 0" in said
+    assert "relu: derivative 1 at 0: survived" in said
