@@ -9,15 +9,13 @@ import ast
 import importlib.util
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from experiments.data import UserError
+from experiments.options import ending, parse
 
 HERE = Path(__file__).parent
 COLUMNS = ("script", "question", "result", "time", "hardware", "versions", "date")
@@ -91,13 +89,10 @@ def table(folder: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    config = tyro.cli(Config, prog="python -m experiments.results", args=arguments)
-    try:
+    with ending("interrupted: there is no table"):
+        config = parse(Config(), "experiments.results", arguments)
         config.readme.write_text(HEAD + table(config.results))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"the table is in {config.readme}")
+        print(f"the table is in {config.readme}")
 
 
 if __name__ == "__main__":

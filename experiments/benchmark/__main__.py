@@ -34,7 +34,7 @@ from experiments.benchmark.settings import DTYPES, Settings, Task, installed
 from experiments.benchmark.timing import Budget
 from experiments.data import UserError
 from experiments.folder import result_folder
-from experiments.options import ending
+from experiments.options import ending, parse
 
 PROGRAM = "python -m experiments.benchmark"
 
@@ -133,9 +133,9 @@ def run(config: Config, command: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits with 2 and one line on a user's error, with 130 when interrupted."""
-    config = tyro.cli(Config, prog=PROGRAM, args=arguments)
-    given = [f"--{f.name}{'' if v is True else f' {shlex.quote(str(v))}'}" for f, v in _changed(config)]
     with ending("interrupted: the results are what there was so far"):
+        config = parse(Config(), "experiments.benchmark", arguments)
+        given = [f"--{f.name}{'' if v is True else f' {shlex.quote(str(v))}'}" for f, v in _changed(config)]
         sys.exit(run(config, " ".join([PROGRAM, config.what, *given])))
 
 

@@ -1,6 +1,6 @@
 """Rules as strangers write them, and what strangers get wrong: a blind test set for a gradient checker.
 
-`experiments/mutation_study.py` measures a checker by it: how many of the planted errors it finds, whether it
+`experiments.mutation_study` measures a checker by it: how many of the planted errors it finds, whether it
 says what is wrong, and whether it leaves the correct rules alone. Nothing here knows jcnn.
 
 A rule is the triple of `jax.custom_vjp`: `f(*args)` is y, `fwd(*args)` is `(y, res)` and `bwd(res, dy)` is a

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import tyro
 
 from experiments.data import UserError
 from experiments.folder import result_folder
 from experiments.lecture import features, fields, gradients, learned, page, sliding, training
+from experiments.options import ending, parse
 from experiments.record import surroundings, write_json
 
 SCRIPT = "experiments.lecture"
@@ -79,12 +79,9 @@ def lecture(config: Config) -> tuple[Path, page.Counts]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 2 and one line on a user's error, with 1 when a number is not what it should be."""
-    try:
-        path, counts = lecture(tyro.cli(Config, prog="python -m experiments.lecture", args=arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(f"{counts.good} comparisons agree, {counts.bad} do not; the page is {path}")
+    with ending("interrupted: there is no page"):
+        path, counts = lecture(parse(Config(), SCRIPT, arguments))
+        print(f"{counts.good} comparisons agree, {counts.bad} do not; the page is {path}")
     if counts.bad:
         sys.exit(1)
 

@@ -1,6 +1,5 @@
 """Where the first number that is not finite comes from."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jcnn.inspect.layers import noting
 from jcnn.net import Net
+
+NOTED = {
+    "params": "the parameters",
+    "output": "the output",
+    "cotangent": "the gradient of the output",
+    "dparams": "the gradient of the parameters",
+    "dx": "the gradient of the input",
+}
 
 
 def first_not_finite(
@@ -62,22 +70,7 @@ def watch(net: Net, note: Callable[[str, Any], None]) -> Net:
     def put(net: Net) -> Net:
         if net.children:
             return net.rebuild(*map(put, net.children))  # pyright: ignore
-        return _noting(net, f"layer {next(rows)}, {net.name}", note)
+        where = f"of layer {next(rows)}, {net.name}"
+        return noting(net, lambda what, value: note(f"{NOTED[what]} {where}", value))
 
     return put(net)
-
-
-def _noting(net: Net, name: str, note: Callable[[str, Any], None]) -> Net:
-    def fwd(params, state, x, *, train, key=None):
-        note(f"the parameters of {name}", params)
-        (y, state), res = net.fwd(params, state, x, train=train, key=key)
-        note(f"the output of {name}", y)
-        return (y, state), res
-
-    def bwd(res, dy):
-        dparams, dx = net.bwd(res, dy)
-        note(f"the gradient of the parameters of {name}", dparams)
-        note(f"the gradient of the input of {name}", dx)
-        return dparams, dx
-
-    return dataclasses.replace(net, fwd=fwd, bwd=bwd)

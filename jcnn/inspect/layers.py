@@ -91,7 +91,7 @@ def watch(net: Net, path: Ints) -> tuple[Net, dict]:
 
     def put(net: Net, path: Ints) -> Net:
         if not path:
-            return _noting(net, seen)
+            return noting(net, seen.__setitem__)
         children = list(net.children)
         children[path[0]] = put(children[path[0]], path[1:])
         return net.rebuild(*children)  # pyright: ignore
@@ -99,14 +99,21 @@ def watch(net: Net, path: Ints) -> tuple[Net, dict]:
     return put(net, path), seen
 
 
-def _noting(net: Net, seen: dict) -> Net:
+def noting(net: Net, note: Callable[[str, Any], None]) -> Net:
+    """The same net, which notes "params" and "output" in `fwd`, "cotangent", "dparams" and "dx" in `bwd`."""
+
     def fwd(params, state, x, *, train, key=None):
-        (seen["output"], state), res = net.fwd(params, state, x, train=train, key=key)
-        return (seen["output"], state), res
+        note("params", params)
+        (y, state), res = net.fwd(params, state, x, train=train, key=key)
+        note("output", y)
+        return (y, state), res
 
     def bwd(res, dy):
-        seen["cotangent"] = dy
-        return net.bwd(res, dy)
+        note("cotangent", dy)
+        dparams, dx = net.bwd(res, dy)
+        note("dparams", dparams)
+        note("dx", dx)
+        return dparams, dx
 
     return dataclasses.replace(net, fwd=fwd, bwd=bwd)
 

@@ -1,7 +1,9 @@
 import json
 import os
 
-from experiments import mutation_study
+import pytest
+
+from experiments.mutation_study import __main__ as mutation_study
 
 
 def test_the_study_of_one_rule(tmp_path, capsys, monkeypatch):
@@ -15,3 +17,11 @@ def test_the_study_of_one_rule(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "Not found by verify: 0" in said
     assert "relu: derivative 1 at 0: survived" in said
+
+
+def test_a_rule_that_there_is_not(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        mutation_study.main(["--rules", "rellu"])
+    said = capsys.readouterr().err
+    assert said.startswith("error: --rules: got rellu, expected some of ")
+    assert "relu" in said
