@@ -68,11 +68,9 @@ def float_leaves(y: Any) -> tuple:
 def cotangent(y: Any, dys: tuple) -> Any:
     """`dys` in the tree and dtypes of `y`, with float0 zeros for outputs that are not floating-point."""
     given = iter(dys)
-
-    def of(a):
-        return jnp.asarray(next(given), a.dtype) if is_float(a) else np.zeros(a.shape, float0)
-
-    return jax.tree.map(of, _arrays(y))
+    return jax.tree.map(
+        lambda a: jnp.asarray(next(given), a.dtype) if is_float(a) else np.zeros(a.shape, float0), _arrays(y)
+    )
 
 
 def _arrays(y: Any) -> Any:

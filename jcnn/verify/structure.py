@@ -86,11 +86,7 @@ def factors(e: Evidence) -> Cause:
         return None
     for name, (form, f) in itertools.product(e.samples[0].around, FUNCTIONS.items()):
         for power, wording in ((1, "a factor {} too much"), (-1, "a missing factor {}")):
-
-            def fits(s: Sample, n=name, f=f, power=power) -> bool:
-                return _ratio_is(s, _aligned(s.around[n], s.r), f, power)
-
-            if e.everywhere(fits):
+            if e.everywhere(lambda s, n=name, f=f, p=power: _ratio_is(s, _aligned(s.around[n], s.r), f, p)):
                 ratio = ("" if power > 0 else "1 / ") + form.format(name)
                 return f"{wording.format(form.format(name))}: hand / reference is {ratio}"
     return None
