@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 import jcnn
 from jcnn.conv import conv_reference
 from jcnn.geometry import window
-from jcnn.kernels import conv as kernel, depthwise, winograd
+from jcnn.kernels import conv as kernel, depthwise, matmul, native, winograd
 from jcnn.kernels.problem import Problem, blocks_of
 
 from .checks import assert_close
@@ -30,6 +30,8 @@ GEOMETRIES = {
     "1-D dilated": ((2, 9, 2), (2, 2, 3), 2, 3, ((1, 1),), 1),
     "2-D asymmetric": ((4, 7, 6, 2), (3, 3, 2, 3), 1, 1, ((0, 2), (1, 0)), 1),
     "2-D cropped": ((2, 8, 7, 2), (2, 2, 2, 3), 3, 1, ((0, 0), (0, 0)), 1),
+    "as high as the output": ((2, 7, 6, 32), (3, 3, 32, 32), 1, 1, ((0, 2), (1, 1)), 1),
+    "as wide as the output": ((1, 6, 8, 32), (3, 3, 32, 32), 1, 2, ((0, 0), (1, 3)), 1),
     "padding beyond kernel": ((2, 4, 5, 2), (2, 2, 2, 3), 1, 1, ((3, 2), (0, 4)), 1),
     "stride 4": ((2, 9, 8, 2), (7, 4, 2, 3), (4, 2), 1, ((3, 3), (1, 1)), 1),
     "groups": ((2, 5, 6, 6), (3, 2, 2, 9), (2, 1), 1, ((1, 1), (0, 1)), 3),
@@ -76,10 +78,13 @@ def test_all_formulations_agree(name):
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12 * scale, err_msg=f"{part} by {algorithm}")
 
 
-def choice(x, w, groups=1, **config) -> str:
+def problem(x, w, groups=1, **config) -> Problem:
     window_ = window("conv", w[:-2], size=x[1:-1], **config)
-    p = Problem(window_, groups, x[0], x[1:-1], x[-1], w[-1], F32)
-    chosen = kernel._choose(p, None)
+    return Problem(window_, groups, x[0], x[1:-1], x[-1], w[-1], F32)
+
+
+def choice(x, w, **config) -> str:
+    chosen = kernel._choose(problem(x, w, **config), None)
     return next(name for name, f in kernel.FORMULATIONS.items() if f is chosen)
 
 
@@ -102,6 +107,41 @@ def test_choice_on_cpu(expected, x, w, config):
     assert choice(x, w, **config) == expected
 
 
+@pytest.mark.parametrize(
+    ("expected", "x", "w", "config"),
+    [
+        ("winograd", (128, 14, 14, 64), (3, 3, 64, 64), {"padding": 1}),
+        ("matmul", (64, 32, 32, 3), (3, 3, 3, 64), {"padding": 1}),
+        ("matmul", (32, 32, 32, 64), (3, 3, 64, 128), {"padding": 1, "stride": 2}),
+        ("native", (16, 112, 112, 3), (7, 7, 3, 64), {"padding": 3, "stride": 2}),
+        ("native", (2, 8, 8, 64), (3, 3, 64, 64), {"padding": 1}),
+    ],
+)
+def test_choice_of_the_weight_gradient_on_cpu(expected, x, w, config):
+    assert choice(x, w, **config) == "native"
+    p = problem(x, w, **config)
+    assert kernel._fastest_weight_gradient(p) == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "x", "w", "config"),
+    [
+        ((1, 0), (2, 9, 9, 16), (3, 3, 16, 32), {"padding": 1}),
+        ((0, 1), (2, 8, 9, 16), (3, 3, 16, 32), {"padding": 1}),
+        ((0, 1), (2, 9, 8, 16), (3, 3, 16, 32), {"padding": ((0, 0), (1, 1))}),
+        ((0, 0), (2, 9, 9, 16), (3, 3, 16, 32), {"padding": 1, "stride": 2}),
+        ((0, 0), (2, 9, 9, 15), (3, 3, 15, 32), {"padding": 1}),
+        ((0, 0), (2, 5, 5, 16), (3, 3, 16, 32), {"padding": 1}),
+    ],
+)
+def test_native_computes_more_where_that_is_faster(more, x, w, config):
+    p = problem(x, w, **config)
+    jaxpr = jax.make_jaxpr(lambda x, w: native.forward(x, w, p))(jnp.zeros(x, F32), jnp.zeros(w, F32))
+    computed = jaxpr.eqns[0].outvars[0].aval.shape[1:-1]
+    assert computed == tuple(n + m for n, m in zip(p.positions, more, strict=True))
+    assert jaxpr.out_avals[0].shape[1:-1] == p.positions
+
+
 def test_off_cpu_xla_chooses(monkeypatch):
     monkeypatch.setattr(kernel, "on_cpu", lambda: False)
     assert choice((16, 56, 56, 128), (3, 3, 1, 128), padding=1, groups=128) == "native"
@@ -114,10 +154,12 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(winograd, "GRADIENT_BYTES", 10_000)
     monkeypatch.setattr(winograd, "FORWARD_BYTES", 10_000)
     monkeypatch.setattr(depthwise, "BLOCK_BYTES", 1_500)
+    monkeypatch.setattr(matmul, "BLOCK_BYTES", 10_000)
 
 
 LOOPS = {
     "winograd": ((12, 6, 6, 2), (3, 3, 2, 4), {"algorithm": "winograd"}),
+    "matmul": ((12, 6, 6, 2), (3, 3, 2, 4), {"algorithm": "matmul"}),
     "taps": ((12, 6, 6, 2), (3, 3, 1, 4), {"groups": 2, "algorithm": "taps"}),
     "taps, large kernel": ((2, 10, 12, 2), (10, 10, 1, 2), {"groups": 2, "algorithm": "taps"}),
 }

@@ -62,7 +62,10 @@ def input_gradient(
 def weight_gradient(x: jax.Array, dy: jax.Array, window: Window, groups: int, algorithm: str | None = None):
     """dw[t, c, o] = sum over examples n and positions i of x[n, i s + t d - lo, c] dy[n, i, o]."""
     p = Problem(window, groups, len(x), x.shape[1:-1], x.shape[-1], dy.shape[-1], x.dtype)
-    return _choose(p, algorithm).weight_gradient(x, dy, p)
+    chosen = _choose(p, algorithm)
+    if algorithm is None and on_cpu() and chosen is native.FORMULATION:
+        chosen = FORMULATIONS[_fastest_weight_gradient(p)]
+    return chosen.weight_gradient(x, dy, p)
 
 
 def fitting(p: Problem) -> list[str]:
@@ -93,7 +96,7 @@ def _fastest_on_cpu(p: Problem) -> str:
         return "blocks"
     if bands.FORMULATION.fits(p) and bands.pays(p):
         return "bands"
-    if winograd.fits(p) and winograd.pays(2, p):
+    if winograd.fits(p) and winograd.pays_forward(2, p):
         return "winograd"
     return "native"
 
@@ -102,11 +105,26 @@ def _fastest_input_gradient(p: Problem) -> str:
     """Where the forward is fastest natively, which on CPU is at its worst with few channels to compute."""
     if not _large(p):
         return "native"
-    strided = max(p.window.stride) > 1
-    if strided and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
+    if _strided(p) and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
         return "phases"
-    patches_pay = p.groups == 1 and p.taps <= FEW_TAPS and (strided or p.channels <= FEW_CHANNELS)
-    return "matmul" if patches_pay else "native"
+    return "matmul" if _patches_pay(p) else "native"
+
+
+def _fastest_weight_gradient(p: Problem) -> str:
+    """The same for the weight gradient, where XLA's convolution has a window as large as the image."""
+    if not _large(p):
+        return "native"
+    if winograd.fits(p) and winograd.pays(2, p):
+        return "winograd"
+    return "matmul" if _patches_pay(p) else "native"
+
+
+def _patches_pay(p: Problem) -> bool:
+    return p.groups == 1 and p.taps <= FEW_TAPS and (_strided(p) or p.channels <= FEW_CHANNELS)
+
+
+def _strided(p: Problem) -> bool:
+    return max(p.window.stride) > 1
 
 
 def _large(p: Problem) -> bool:

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jcnn.kernels import taps
-from jcnn.kernels.problem import Formulation, Problem
+from jcnn.kernels.problem import Formulation, Problem, blocks_of, sum_over_blocks
+
+BLOCK_BYTES = 2**20  # of patches, in the weight gradient
 
 
 def patches(x: jax.Array, p: Problem) -> jax.Array:
@@ -33,9 +35,14 @@ def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
-    rows = _matrix(patches(x, p)), _matrix(dy)
-    dw = lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=p.wide)
-    return dw.reshape(p.weight_shape)
+    def block(x: jax.Array, dy: jax.Array) -> jax.Array:
+        rows = _matrix(patches(x, p)), _matrix(dy)
+        return lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=p.wide)
+
+    bytes_each = math.prod(p.positions) * p.taps * p.channels * p.wide.itemsize
+    whole = p.taps == 1  # x itself, which is there already
+    size = p.batch if whole else blocks_of(p.batch, BLOCK_BYTES // max(1, bytes_each))
+    return sum_over_blocks(block, size, x, dy).reshape(p.weight_shape)
 
 
 def _matrix(a: jax.Array) -> jax.Array:
