@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+import jcnn
 from experiments.config import MODELS, Config, parse, resolve, resumed, saved
 from experiments.data import Dataset, UserError, load
 from experiments.folder import result_folder
@@ -136,6 +137,7 @@ def train_seed(program: Program, seed: int, folder: Path, console: Console) -> d
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits with 2 and one line on a user's error, with 130 when interrupted."""
+    jcnn.keep_memory()
     with ending("interrupted: nothing more was saved"):
         try:
             train(parse(arguments))

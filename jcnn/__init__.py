@@ -66,6 +66,7 @@ from jcnn.loss import (
 )
 from jcnn.net import chain as chain, residual as residual
 from jcnn.compiler import compiler_options as compiler_options
+from jcnn.memory import keep_memory as keep_memory
 from jcnn import models as models, net as net
 
 

@@ -28,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 
 import tyro
 
+import jcnn
 from experiments.benchmark import ops
 from experiments.benchmark.report import Report
 from experiments.benchmark.settings import DTYPES, Settings, Task, installed
@@ -55,6 +56,8 @@ class Config:
     """Rounds per case and pass; by default as many as fit into a few seconds."""
     dtype: str | None = None
     """float32, bfloat16, or both separated by a comma; by default float32, and some cases in bfloat16."""
+    keep_memory: bool = False
+    """Lets the process keep freed memory (`jcnn.keep_memory`), of which all contestants profit."""
     out: Path | None = None
     """Folder of the results; runs/benchmark-WHAT-TIME if not given."""
 
@@ -135,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits with 2 and one line on a user's error, with 130 when interrupted."""
     with ending("interrupted: the results are what there was so far"):
         config = parse(Config(), "experiments.benchmark", arguments)
+        if config.keep_memory and not jcnn.keep_memory():
+            raise UserError("--keep-memory: got True, expected False: malloc here is not that of glibc")
         given = [f"--{f.name}{'' if v is True else f' {shlex.quote(str(v))}'}" for f, v in _changed(config)]
         sys.exit(run(config, " ".join([PROGRAM, config.what, *given])))
 

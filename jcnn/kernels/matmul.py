@@ -40,9 +40,8 @@ def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
         return lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=p.wide)
 
     bytes_each = math.prod(p.positions) * p.taps * p.channels * p.wide.itemsize
-    whole = p.taps == 1  # x itself, which is there already
-    size = p.batch if whole else blocks_of(p.batch, BLOCK_BYTES // max(1, bytes_each))
-    return sum_over_blocks(block, size, x, dy).reshape(p.weight_shape)
+    fit = BLOCK_BYTES // max(1, bytes_each) if p.taps > 1 else p.batch  # x itself is there already
+    return sum_over_blocks(block, blocks_of(p.batch, fit), x, dy).reshape(p.weight_shape)
 
 
 def _matrix(a: jax.Array) -> jax.Array:
