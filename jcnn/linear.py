@@ -19,12 +19,12 @@ Reference.  Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.5.
 import math
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.geometry import Ints
 from jcnn.kernels import accumulator, widen
+from jcnn.kernels.matmul import sum_of_products
 from jcnn.kernels.reduce import pixel_sum
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
@@ -62,9 +62,8 @@ def dense_fwd(
 
 def dense_bwd(res: DenseResiduals, dy: Float[Array, "*n o"]):
     x, w, wide = res.x, res.w, accumulator(dy.dtype)
-    lead = tuple(range(x.ndim - 1))
     dx = jnp.matmul(dy, w.T, preferred_element_type=wide)
-    dw = lax.dot_general(x, dy, ((lead, lead), ((), ())), preferred_element_type=wide)
+    dw = sum_of_products(x, dy, wide)
     db = pixel_sum(dy) if res.has_bias else None
     return dx, dw, db
 

@@ -2,9 +2,10 @@
 
     y[i] = sum_t x[i s + t d - lo] w[t]          one multiply-add per tap and output, nothing to share
 
-Flops 2 N M T O; bytes: x and y once, if all taps are in one loop over the outputs.  XLA makes that loop,
-which is limited by reading memory or, for large kernels, by reading x from cache T times; its own
-convolution takes 30 to 50 times as long on CPU.
+Flops 2 N M T O; bytes: x, its padded copy and y once, if all taps are in one loop over the outputs.  XLA
+makes that loop, which is limited by reading memory or, for large kernels, by reading x from cache T times;
+its own convolution takes 30 to 50 times as long on CPU.  Without the copy, as a sum of shifted products, the
+loop would compute all that x comes from, a norm and an activation, anew for every tap.
 
 The weight gradient dw[t] = sum x[i s + t d - lo] dy[i] is one sum over pixels per tap.  Examples go through
 in blocks, so that x and dy are read from memory once and from cache T times, and the kernel row by row.
@@ -21,7 +22,6 @@ from jcnn.geometry import Window
 from jcnn.kernels import taps, widen
 from jcnn.kernels.problem import Formulation, Problem, blocks_of, sum_over_blocks
 
-SCATTERED_TAPS = 9  # so few are summed fastest as shifted products, which needs no padded copy of x
 UNROLLED_TAPS = 81  # more are summed row by row of the kernel, in a loop
 BLOCK_BYTES = 2**21  # of x, in the weight gradient
 
@@ -33,7 +33,7 @@ def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
 def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
     dy, weights = widen(dy), _per_tap(w)
     transpose = p.window.input_transpose(p.size)
-    if p.taps > SCATTERED_TAPS and p.window.stride == transpose.stride:
+    if p.window.stride == transpose.stride:
         dx = _correlate(dy, weights[::-1], transpose)
     elif p.taps > UNROLLED_TAPS:
         dilated, transpose = taps.dilate(dy, p.window.stride, transpose)
@@ -60,7 +60,6 @@ def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
 
 def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
     """y[n, i, o] = sum_t x[n, i s + t d - lo, o] weights[t, o], in the accumulation dtype."""
-    size = x.shape[1:-1]
     if len(weights) > UNROLLED_TAPS:
         per_row = weights.reshape(window.kernel[0], -1, weights.shape[-1])
 
@@ -70,9 +69,6 @@ def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
 
         at = _rows(row, x, window)
         return lax.fori_loop(1, window.kernel[0], lambda a, y: y + at(a), at(0))
-    if len(weights) <= SCATTERED_TAPS and all(s == 1 for s in window.stride):
-        adjoint = window.input_transpose(size)
-        return taps.scatter([x * tap for tap in weights[::-1]], adjoint, window.output_size(size))
     return sum(a * tap for a, tap in zip(taps.gather(x, window), weights, strict=True))  # pyright: ignore
 
 

@@ -36,12 +36,20 @@ def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
 
 def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
     def block(x: jax.Array, dy: jax.Array) -> jax.Array:
-        rows = _matrix(patches(x, p)), _matrix(dy)
-        return lax.dot_general(*rows, (((0,), (0,)), ((), ())), preferred_element_type=p.wide)
+        return sum_of_products(patches(x, p), dy, p.wide)
 
     bytes_each = math.prod(p.positions) * p.taps * p.channels * p.wide.itemsize
     fit = BLOCK_BYTES // max(1, bytes_each) if p.taps > 1 else p.batch  # x itself is there already
     return sum_over_blocks(block, blocks_of(p.batch, fit), x, dy).reshape(p.weight_shape)
+
+
+def sum_of_products(x: jax.Array, dy: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """x [..., C], dy [..., O] -> [C, O]: the products x dy, summed over all other axes.
+
+    These are merged before: of arrays that are contracted over several axes XLA makes transposed copies.
+    """
+    dimensions = (((0,), (0,)), ((), ()))
+    return lax.dot_general(_matrix(x), _matrix(dy), dimensions, preferred_element_type=dtype)
 
 
 def _matrix(a: jax.Array) -> jax.Array:
