@@ -84,7 +84,7 @@ def _fastest(p: Problem) -> str:
 
 
 def _fastest_on_cpu(p: Problem) -> str:
-    if p.groups == 1 and not matmul.overlaps(p):
+    if p.groups == 1 and (not matmul.overlaps(p) or matmul.exceeds(p)):
         return "matmul"
     if p.groups > 1 and depthwise.fits(p):
         return "taps"

@@ -62,4 +62,9 @@ def overlaps(p: Problem) -> bool:
     return any(k > 1 and (k > s or d > 1) for k, s, d, _ in zip(*p.window, strict=True))
 
 
+def exceeds(p: Problem) -> bool:
+    """Whether the window is larger than the image, which XLA's convolution on CPU has no fast code for."""
+    return any(e > n for e, n in zip(p.window.extent, p.size, strict=True))
+
+
 FORMULATION = Formulation(lambda p: p.groups == 1, forward, input_gradient, weight_gradient)
