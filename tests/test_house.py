@@ -1,7 +1,9 @@
 """Rules of the house that a reader can check with grep."""
 
+import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ def test_file_fits_on_a_page_and_keeps_to_its_layer(path):
     assert "from experiments" not in text
     if path.name != "rule.py" and path.parent.name != "verify":
         assert "custom_vjp" not in text
+
+
+def test_types_are_checked_in_tests():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
+    checked = next(o for o in options if o.startswith("--jaxtyping-packages=")).partition("=")[2].split(",")
+    modules = {f"jcnn.{m.name}" for m in pkgutil.iter_modules([str(ROOT / "jcnn")])}
+    assert set(checked) == modules - {"jcnn.verify"} | {"beartype.beartype"}
 
 
 def test_docstring_examples_print_what_they_say():
