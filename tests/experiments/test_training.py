@@ -82,7 +82,6 @@ def test_mixup_mixes_images_and_labels_alike():
 SMALL = {
     "vgg_small": (models.vgg_small(10, widths=(4, 6), depths=(1, 1), dropout=0.5), (8, 8, 1)),
     "resnet": (models.resnet(10, width=4, blocks=(1, 1), zero_init=False), (8, 8, 3)),
-    "mobilenet_v2": (models.mobilenet_v2(10, stages=((6, 8, 2, 2),), width=0.25), (8, 8, 3)),
 }
 
 
