@@ -84,7 +84,7 @@ def problem(x, w, groups=1, **config) -> Problem:
 
 
 def choice(x, w, **config) -> str:
-    chosen = kernel._choose(problem(x, w, **config), None)
+    chosen = kernel._choose(problem(x, w, **config), None, lambda p: "native")
     return next(name for name, f in kernel.FORMULATIONS.items() if f is chosen)
 
 
@@ -100,6 +100,10 @@ def choice(x, w, **config) -> str:
         ("matmul", (64, 32, 32, 64), (2, 2, 64, 128), {"stride": 2}),
         ("matmul", (128, 2, 2, 256), (3, 3, 256, 256), {"padding": 1}),
         ("native", (128, 3, 3, 256), (3, 3, 256, 256), {"padding": 1}),
+        ("native", (16, 2, 64, 64), (3, 3, 64, 64), {"padding": 1}),
+        ("native", (16, 14, 14, 32), (3, 3, 32, 32), {"padding": 8, "dilation": 8}),
+        ("native", (1, 28, 28, 8), (31, 31, 8, 8), {"padding": 15}),
+        ("planes", (2, 2, 16, 16, 8), (3, 3, 3, 8, 8), {"padding": 1}),
         ("taps", (16, 56, 56, 128), (3, 3, 1, 128), {"padding": 1, "groups": 128}),
         ("blocks", (16, 28, 28, 256), (3, 3, 8, 256), {"padding": 1, "groups": 32}),
         ("planes", (4, 16, 32, 32, 16), (3, 3, 3, 16, 32), {"padding": 1}),

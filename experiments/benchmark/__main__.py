@@ -37,7 +37,8 @@ from experiments.data import UserError
 from experiments.folder import result_folder
 from experiments.options import ending, parse
 
-PROGRAM = "python -m experiments.benchmark"
+SCRIPT = "experiments.benchmark"
+PROGRAM = f"python -m {SCRIPT}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def run(config: Config, command: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; exits with 2 and one line on a user's error, with 130 when interrupted."""
     with ending("interrupted: the results are what there was so far"):
-        config = parse(Config(), "experiments.benchmark", arguments)
+        config = parse(Config(), SCRIPT, arguments)
         if config.keep_memory and not jcnn.keep_memory():
             raise UserError("--keep-memory: got True, expected False: malloc here is not that of glibc")
         given = [f"--{f.name}{'' if v is True else f' {shlex.quote(str(v))}'}" for f, v in _changed(config)]

@@ -6,6 +6,7 @@ import itertools
 import json
 import operator
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

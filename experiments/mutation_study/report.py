@@ -15,7 +15,7 @@ KINDS = ("planted", "semantic", "generic", "equation")
 
 @dataclass
 class Record:
-    """What became of an error: for each checker, one of the words of `experiments.checkers.Outcome`."""
+    """What became of an error: for each checker, one of the words of `checkers.Outcome`."""
 
     set: str
     rule: str

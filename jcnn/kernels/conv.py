@@ -19,11 +19,12 @@ Shapes: x [N, *S, C], w [*K, C/groups, O], y and dy [N, *M, O].
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 
 from jcnn.geometry import Ints, Window
-from jcnn.kernels import bands, blocks, depthwise, matmul, native, on_cpu, phases, planes, winograd
+from jcnn.kernels import bands, blocks, depthwise, matmul, native, on_cpu, phases, planes, taps, winograd
 from jcnn.kernels.problem import Formulation, Problem
 
 FORMULATIONS = {
@@ -45,7 +46,7 @@ PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by z
 def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int, algorithm: str | None = None):
     """y[n, i, o] = sum over taps t and channels c of x[n, i s + t d - lo, c] w[t, c, o]."""
     p = Problem(window, groups, len(x), x.shape[1:-1], x.shape[-1], w.shape[-1], x.dtype)
-    return _choose(p, algorithm).forward(x, w, p)
+    return _choose(p, algorithm, lambda p: "native").forward(x, w, p)
 
 
 def input_gradient(
@@ -53,19 +54,13 @@ def input_gradient(
 ):
     """dx[n, j, c] = sum of dy[n, i, o] w[t, c, o] over all i, t with i s + t d - lo = j, and o."""
     p = Problem(window, groups, len(dy), size, w.shape[-2] * groups, w.shape[-1], dy.dtype)
-    chosen = _choose(p, algorithm)
-    if algorithm is None and on_cpu() and chosen is native.FORMULATION:
-        chosen = FORMULATIONS[_fastest_input_gradient(p)]
-    return chosen.input_gradient(dy, w, p)
+    return _choose(p, algorithm, _fastest_input_gradient).input_gradient(dy, w, p)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, window: Window, groups: int, algorithm: str | None = None):
     """dw[t, c, o] = sum over examples n and positions i of x[n, i s + t d - lo, c] dy[n, i, o]."""
     p = Problem(window, groups, len(x), x.shape[1:-1], x.shape[-1], dy.shape[-1], x.dtype)
-    chosen = _choose(p, algorithm)
-    if algorithm is None and on_cpu() and chosen is native.FORMULATION:
-        chosen = FORMULATIONS[_fastest_weight_gradient(p)]
-    return chosen.weight_gradient(x, dy, p)
+    return _choose(p, algorithm, _fastest_weight_gradient).weight_gradient(x, dy, p)
 
 
 def fitting(p: Problem) -> list[str]:
@@ -73,10 +68,13 @@ def fitting(p: Problem) -> list[str]:
     return [name for name, f in FORMULATIONS.items() if f.fits(p)]
 
 
-def _choose(p: Problem, algorithm: str | None) -> Formulation:
-    if algorithm is not None:
-        return FORMULATIONS[algorithm]
-    return FORMULATIONS[_fastest_on_cpu(p) if on_cpu() else _fastest(p)]
+def _choose(p: Problem, algorithm: str | None, instead: Callable[[Problem], str]) -> Formulation:
+    """The one asked for, or the fastest; `instead` says what this map takes where the forward is native."""
+    if algorithm is None:
+        algorithm = _fastest_on_cpu(p) if on_cpu() else _fastest(p)
+        if algorithm == "native" and on_cpu() and _large(p):
+            algorithm = instead(p)
+    return FORMULATIONS[algorithm]
 
 
 def _fastest(p: Problem) -> str:
@@ -84,12 +82,14 @@ def _fastest(p: Problem) -> str:
 
 
 def _fastest_on_cpu(p: Problem) -> str:
-    if p.groups == 1 and (not matmul.overlaps(p) or matmul.exceeds(p)):
+    if p.groups == 1 and not matmul.overlaps(p):
         return "matmul"
     if p.groups > 1 and depthwise.fits(p):
         return "taps"
     if p.rank == 3 and p.groups == 1:
         return "planes"
+    if p.groups == 1 and matmul.exceeds(p) and p.taps <= taps.LONG:
+        return "matmul"
     if not _large(p):
         return "native"
     if p.groups > 1:
@@ -103,8 +103,6 @@ def _fastest_on_cpu(p: Problem) -> str:
 
 def _fastest_input_gradient(p: Problem) -> str:
     """Where the forward is fastest natively, which on CPU is at its worst with few channels to compute."""
-    if not _large(p):
-        return "native"
     if _strided(p) and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
         return "phases"
     return "matmul" if _patches_pay(p) else "native"
@@ -112,8 +110,6 @@ def _fastest_input_gradient(p: Problem) -> str:
 
 def _fastest_weight_gradient(p: Problem) -> str:
     """The same for the weight gradient, where XLA's convolution has a window as large as the image."""
-    if not _large(p):
-        return "native"
     if winograd.fits(p) and winograd.pays(2, p):
         return "winograd"
     return "matmul" if _patches_pay(p) else "native"

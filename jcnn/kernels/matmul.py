@@ -63,8 +63,8 @@ def overlaps(p: Problem) -> bool:
 
 
 def exceeds(p: Problem) -> bool:
-    """Whether the window is larger than the image, which XLA's convolution on CPU has no fast code for."""
-    return any(e > n for e, n in zip(p.window.extent, p.size, strict=True))
+    """Whether there are more taps than pixels, for which XLA's convolution on CPU has no fast code."""
+    return p.taps > math.prod(p.size)
 
 
 FORMULATION = Formulation(lambda p: p.groups == 1, forward, input_gradient, weight_gradient)

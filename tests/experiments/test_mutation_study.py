@@ -19,6 +19,16 @@ def test_the_study_of_one_rule(tmp_path, capsys, monkeypatch):
     assert "relu: derivative 1 at 0: survived" in said
 
 
+def test_the_cause_of_a_planted_error_is_compared(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    path = tmp_path / "records.json"
+    options = "--sets classics --rules tanh --checkers verify --cases 1 --level quick --limit 1 --json"
+    mutation_study.main([*options.split(), str(path)])
+    named = [r["cause_named"] for r in json.loads(path.read_text()) if r["kind"] == "planted"]
+    assert any(named)
+    assert f"{sum(named)}/{len(named)}" in capsys.readouterr().out
+
+
 def test_a_rule_that_there_is_not(capsys):
     with pytest.raises(SystemExit, match="2"):
         mutation_study.main(["--rules", "rellu"])
