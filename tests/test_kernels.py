@@ -83,11 +83,6 @@ def problem(x, w, groups=1, **config) -> Problem:
     return Problem(window_, groups, x[0], x[1:-1], x[-1], w[-1], F32)
 
 
-def choice(x, w, **config) -> str:
-    chosen = kernel._choose(problem(x, w, **config), None, lambda p: "native")
-    return next(name for name, f in kernel.FORMULATIONS.items() if f is chosen)
-
-
 @pytest.mark.parametrize(
     ("expected", "x", "w", "config"),
     [
@@ -95,7 +90,10 @@ def choice(x, w, **config) -> str:
         ("native", (64, 32, 32, 16), (3, 3, 16, 64), {"padding": 1}),
         ("native", (2, 8, 8, 64), (3, 3, 64, 64), {"padding": 1}),
         ("native", (64, 32, 32, 64), (3, 3, 64, 64), {"padding": 2, "dilation": 2}),
-        ("bands", (128, 28, 28, 1), (5, 5, 1, 6), {"padding": 2}),
+        ("terms", (128, 28, 28, 1), (5, 5, 1, 6), {"padding": 2}),
+        ("terms", (64, 32, 32, 4), (3, 3, 4, 64), {"padding": 1, "stride": 2}),
+        ("bands", (128, 28, 28, 2), (5, 5, 2, 6), {"padding": 2}),
+        ("native", (64, 32, 32, 5), (3, 3, 5, 64), {"padding": 1}),
         ("matmul", (64, 32, 32, 64), (1, 1, 64, 128), {"stride": 2}),
         ("matmul", (64, 32, 32, 64), (2, 2, 64, 128), {"stride": 2}),
         ("matmul", (128, 2, 2, 256), (3, 3, 256, 256), {"padding": 1}),
@@ -110,7 +108,7 @@ def choice(x, w, **config) -> str:
     ],
 )
 def test_choice_on_cpu(expected, x, w, config):
-    assert choice(x, w, **config) == expected
+    assert kernel._fastest_forward(problem(x, w, **config)) == expected
 
 
 @pytest.mark.parametrize(
@@ -119,14 +117,13 @@ def test_choice_on_cpu(expected, x, w, config):
         ("winograd", (128, 14, 14, 64), (3, 3, 64, 64), {"padding": 1}),
         ("matmul", (64, 32, 32, 3), (3, 3, 3, 64), {"padding": 1}),
         ("matmul", (32, 32, 32, 64), (3, 3, 64, 128), {"padding": 1, "stride": 2}),
+        ("bands", (128, 28, 28, 1), (5, 5, 1, 6), {"padding": 2}),
         ("native", (16, 112, 112, 3), (7, 7, 3, 64), {"padding": 3, "stride": 2}),
         ("native", (2, 8, 8, 64), (3, 3, 64, 64), {"padding": 1}),
     ],
 )
 def test_choice_of_the_weight_gradient_on_cpu(expected, x, w, config):
-    assert choice(x, w, **config) == "native"
-    p = problem(x, w, **config)
-    assert kernel._fastest_weight_gradient(p) == expected
+    assert kernel._fastest_weight_gradient(problem(x, w, **config)) == expected
 
 
 @pytest.mark.parametrize(
@@ -150,8 +147,10 @@ def test_native_computes_more_where_that_is_faster(more, x, w, config):
 
 def test_off_cpu_xla_chooses(monkeypatch):
     monkeypatch.setattr(kernel, "on_cpu", lambda: False)
-    assert choice((16, 56, 56, 128), (3, 3, 1, 128), padding=1, groups=128) == "native"
-    assert choice((64, 32, 32, 64), (1, 1, 64, 128)) == "matmul"
+    depthwise = problem((16, 56, 56, 128), (3, 3, 1, 128), padding=1, groups=128)
+    pointwise = problem((64, 32, 32, 64), (1, 1, 64, 128))
+    for p, expected in [(depthwise, "native"), (pointwise, "matmul")]:
+        assert kernel._choose(p, None, kernel._fastest_forward) is kernel.FORMULATIONS[expected]
 
 
 @pytest.fixture

@@ -40,8 +40,11 @@ def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
 
 
 def pays(p: Problem) -> bool:
-    entries = p.size[1] * p.channels * p.positions[1] * p.outputs
-    return p.channels <= CHANNELS and entries <= ENTRIES
+    return FORMULATION.fits(p) and p.channels <= CHANNELS and _entries(p) <= ENTRIES
+
+
+def _entries(p: Problem) -> int:
+    return p.size[1] * p.channels * p.positions[1] * p.outputs
 
 
 def _rows(a: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ formulation computes them.
     native      one XLA convolution                                               anything
     matmul      a matrix product of patches with the weights                      no groups
     taps        elementwise arithmetic between taps                               one channel per group
+    terms       the same between taps and channels, forward                       no groups
     blocks      dense convolutions over blocks of groups                          groups
     planes      a sum of two-dimensional convolutions                             three dimensions
     phases      the input gradient of a strided convolution without its zeros     no groups, no dilation
@@ -24,13 +25,26 @@ from collections.abc import Callable
 import jax
 
 from jcnn.geometry import Ints, Window
-from jcnn.kernels import bands, blocks, depthwise, matmul, native, on_cpu, phases, planes, taps, winograd
+from jcnn.kernels import (
+    bands,
+    blocks,
+    depthwise,
+    matmul,
+    native,
+    on_cpu,
+    phases,
+    planes,
+    taps,
+    terms,
+    winograd,
+)
 from jcnn.kernels.problem import Formulation, Problem
 
 FORMULATIONS = {
     "native": native.FORMULATION,
     "matmul": matmul.FORMULATION,
     "taps": depthwise.FORMULATION,
+    "terms": terms.FORMULATION,
     "blocks": blocks.FORMULATION,
     "planes": planes.FORMULATION,
     "phases": phases.FORMULATION,
@@ -46,7 +60,7 @@ PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by z
 def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int, algorithm: str | None = None):
     """y[n, i, o] = sum over taps t and channels c of x[n, i s + t d - lo, c] w[t, c, o]."""
     p = Problem(window, groups, len(x), x.shape[1:-1], x.shape[-1], w.shape[-1], x.dtype)
-    return _choose(p, algorithm, lambda p: "native").forward(x, w, p)
+    return _choose(p, algorithm, _fastest_forward).forward(x, w, p)
 
 
 def input_gradient(
@@ -68,20 +82,51 @@ def fitting(p: Problem) -> list[str]:
     return [name for name, f in FORMULATIONS.items() if f.fits(p)]
 
 
-def _choose(p: Problem, algorithm: str | None, instead: Callable[[Problem], str]) -> Formulation:
-    """The one asked for, or the fastest; `instead` says what this map takes where the forward is native."""
-    if algorithm is None:
-        algorithm = _fastest_on_cpu(p) if on_cpu() else _fastest(p)
-        if algorithm == "native" and on_cpu() and _large(p):
-            algorithm = instead(p)
-    return FORMULATIONS[algorithm]
+def _choose(p: Problem, algorithm: str | None, fastest_on_cpu: Callable[[Problem], str]) -> Formulation:
+    """The one asked for, or the fastest."""
+    return FORMULATIONS[algorithm or (fastest_on_cpu(p) if on_cpu() else _fastest(p))]
 
 
 def _fastest(p: Problem) -> str:
     return "matmul" if p.groups == p.taps == max(p.window.stride) == 1 else "native"
 
 
-def _fastest_on_cpu(p: Problem) -> str:
+def _fastest_forward(p: Problem) -> str:
+    if one := _fastest_for_all(p):
+        return one
+    if terms.pays(p):
+        return "terms"
+    if bands.pays(p):
+        return "bands"
+    return "winograd" if winograd.pays_forward(2, p) else "native"
+
+
+def _fastest_input_gradient(p: Problem) -> str:
+    """Where the forward is fastest natively, which on CPU is at its worst with few channels to compute."""
+    if one := _fastest_for_all(p):
+        return one
+    if bands.pays(p):
+        return "bands"
+    if winograd.pays_forward(2, p):
+        return "winograd"
+    if _strided(p) and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
+        return "phases"
+    return "matmul" if _patches_pay(p) else "native"
+
+
+def _fastest_weight_gradient(p: Problem) -> str:
+    """The same for the weight gradient, where XLA's convolution has a window as large as the image."""
+    if one := _fastest_for_all(p):
+        return one
+    if bands.pays(p):
+        return "bands"
+    if winograd.pays(2, p):
+        return "winograd"
+    return "matmul" if _patches_pay(p) else "native"
+
+
+def _fastest_for_all(p: Problem) -> str | None:
+    """What is fastest on CPU for each of the three maps; None where they differ."""
     if p.groups == 1 and not matmul.overlaps(p):
         return "matmul"
     if p.groups > 1 and depthwise.fits(p):
@@ -92,27 +137,7 @@ def _fastest_on_cpu(p: Problem) -> str:
         return "matmul"
     if not _large(p):
         return "native"
-    if p.groups > 1:
-        return "blocks"
-    if bands.FORMULATION.fits(p) and bands.pays(p):
-        return "bands"
-    if winograd.fits(p) and winograd.pays_forward(2, p):
-        return "winograd"
-    return "native"
-
-
-def _fastest_input_gradient(p: Problem) -> str:
-    """Where the forward is fastest natively, which on CPU is at its worst with few channels to compute."""
-    if _strided(p) and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
-        return "phases"
-    return "matmul" if _patches_pay(p) else "native"
-
-
-def _fastest_weight_gradient(p: Problem) -> str:
-    """The same for the weight gradient, where XLA's convolution has a window as large as the image."""
-    if winograd.fits(p) and winograd.pays(2, p):
-        return "winograd"
-    return "matmul" if _patches_pay(p) else "native"
+    return "blocks" if p.groups > 1 else None
 
 
 def _patches_pay(p: Problem) -> bool:

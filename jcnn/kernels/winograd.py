@@ -109,6 +109,8 @@ def formulation(m: int) -> Formulation:
 def pays(m: int, p: Problem) -> bool:
     """Whether fewer multiplications outweigh the transformations: many channels, and tiles enough to share
     the transformed weights, few of which reach over the edge."""
+    if not fits(p):
+        return False
     tiles = p.batch * math.prod(_tiles(m, p))
     waste = tiles * m**2 / (p.batch * math.prod(p.positions))
     return min(p.channels, p.outputs) >= CHANNELS and tiles >= TILES and waste < WASTE

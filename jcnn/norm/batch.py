@@ -35,7 +35,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.kernels import widen
-from jcnn.kernels.reduce import apart, pixel_sum
+from jcnn.kernels.reduce import centred, pixel_sum, twice_centred
 from jcnn.norm.arguments import Channels, Images, check_images
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule, varying_axes
@@ -102,7 +102,7 @@ def _statistics(x, mask, axis_name) -> tuple[BatchStats, Array]:
     counted = _counted(x, mask)
     m = _count(x, counted, axis_name, wide.dtype)
     mean = _over_devices(pixel_sum(_only(counted, wide)), axis_name) / m
-    squares = _only(counted, (apart(wide) - mean) ** 2)
+    squares = _only(counted, centred(wide, mean) ** 2)
     return BatchStats(mean, _over_devices(pixel_sum(squares), axis_name) / m), m
 
 
@@ -151,14 +151,13 @@ def batch_norm_bwd(
     dmean, dvar = _sum_over_members(dstats, res.x, res.axis_name)
     counted = _counted(x, res.mask)
 
-    centred = x - res.mean
-    xhat = centred * res.rstd
+    xhat = (x - res.mean) * res.rstd
     dbeta = pixel_sum(dy)
-    dgamma = pixel_sum((apart(x) - res.mean) * apart(dy)) * res.rstd
+    dgamma = pixel_sum(twice_centred(x, res.mean) * dy) * (res.rstd / 2)
     all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
     mean_and_variance = _only(counted, (all_dbeta + xhat * all_dgamma) / res.count)
     through_y = widen(res.gamma) * res.rstd * (dy - mean_and_variance)
-    through_stats = _only(counted, (dmean + 2 * centred * dvar) / res.count)
+    through_stats = _only(counted, (dmean + 2 * (x - res.mean) * dvar) / res.count)
     # Whether a position counts does not change with a small change of a mask given as floats.
     dmask = None if res.mask is None else jnp.zeros_like(res.mask)
     return through_y + through_stats, dgamma, dbeta, dmask

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.kernels import widen
-from jcnn.kernels.reduce import apart
+from jcnn.kernels.reduce import centred, twice_centred
 from jcnn.norm.arguments import Channels, Images, check_images
 from jcnn.residuals import residuals
 from jcnn.rule import Rule
@@ -49,11 +49,10 @@ class GroupNormResiduals:
     rstd: PerGroup
 
 
-def _pixel_sums(a: Array, x: Array) -> Float[Array, "*b n c"]:
-    """Sums over the pixels of `a`, which is like x; the last spatial axis by itself, as in `pixel_sum`."""
-    s = x.ndim - 2
-    rows = jnp.sum(a, range(-s - 1, -2)) if s else a
-    return jnp.sum(rows, -2) if s else rows
+def _pixel_sums(a: Images) -> PerChannel:
+    """Sums over the pixels of each example; the last spatial axis by itself, as in `pixel_sum`."""
+    rows = jnp.sum(a, range(1, a.ndim - 2))
+    return jnp.sum(rows, 1) if rows.ndim > 2 else rows
 
 
 def _group_means(sums: PerChannel, groups: int, pixels: int) -> PerGroup:
@@ -74,8 +73,8 @@ def _pixels(x: Array) -> int:
 
 def _forward(x: Array, gamma: Array, beta: Array, eps: float, groups: int):
     wide, pixels = widen(x), _pixels(x)
-    mean = _group_means(_pixel_sums(wide, x), groups, pixels)
-    squares = _pixel_sums((apart(wide) - _spread(mean, x)) ** 2, x)[0]
+    mean = _group_means(_pixel_sums(wide), groups, pixels)
+    squares = _pixel_sums(centred(wide, _spread(mean, x)) ** 2)
     rstd = lax.rsqrt(_group_means(squares, groups, pixels) + eps)
     y = widen(gamma) * ((wide - _spread(mean, x)) * _spread(rstd, x)) + widen(beta)
     return y.astype(x.dtype), GroupNormResiduals(x, gamma, mean, rstd)
@@ -84,8 +83,8 @@ def _forward(x: Array, gamma: Array, beta: Array, eps: float, groups: int):
 def _backward(res: GroupNormResiduals, dy: Images) -> tuple[Images, Channels, Channels]:
     x, gamma, dy, groups = widen(res.x), widen(res.gamma), widen(dy), res.mean.shape[-1]
     mean, rstd = _spread(res.mean, x), _spread(res.rstd, x)
-    sum_dy = _pixel_sums(dy, x)
-    sum_dy_xhat = _pixel_sums((apart(x) - mean) * apart(dy), x)[0] * rstd.reshape(sum_dy.shape)
+    sum_dy = _pixel_sums(dy)
+    sum_dy_xhat = _pixel_sums(twice_centred(x, mean) * dy) * (rstd / 2).reshape(sum_dy.shape)
     mean_g, mean_g_xhat = (
         _spread(_group_means(gamma * sums, groups, _pixels(x)), x) for sums in (sum_dy, sum_dy_xhat)
     )

@@ -92,6 +92,7 @@ ALGORITHMS = [
     ("planes", {"size": (4, 3, 5), "kernel": 2, "dilation": 2, "stride": (2, 1, 1), "padding": 1}),
     ("phases", {"kernel": (3, 2), "stride": (2, 3), "padding": 2}),
     ("phases", {"kernel": 2, "stride": 4}),
+    ("terms", {"kernel": (2, 3), "dilation": (1, 2), "padding": (2, 1)}),
     ("bands", {"kernel": (2, 3), "stride": (1, 2), "padding": (2, 1)}),
     ("winograd", {"padding": (2, 1)}),
     ("winograd4", {"padding": 1}),

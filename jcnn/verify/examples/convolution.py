@@ -34,6 +34,7 @@ def _conv_cases() -> dict:
             {"padding": ((1, 1), (0, 2)), "algorithm": "winograd"},
         ),
         "bands": ((X2, normal(35, 3, 3, 4, 2)), {"stride": (1, 2), "padding": 1, "algorithm": "bands"}),
+        "terms": ((X2, normal(36, 3, 2, 4, 3)), {"stride": (1, 2), "dilation": 2, "algorithm": "terms"}),
         "winograd4": ((normal(27, 2, 6, 5, 3), normal(28, 3, 3, 3, 4)), {"algorithm": "winograd4"}),
         "phases": ((X2, normal(30, 3, 3, 4, 2)), {"stride": (2, 3), "padding": 1, "algorithm": "phases"}),
         "blocks": ((X2, normal(31, 3, 2, 2, 6)), {"groups": 2, "stride": 2, "algorithm": "blocks"}),
