@@ -53,6 +53,7 @@ FORMULATIONS = {
     "winograd4": winograd.formulation(4),
 }
 FEW_CHANNELS, FEW_TAPS = 8, 9  # patches of the input are small, and XLA's convolution slow
+MANY_OUTPUTS, PATCHES_BYTES = 96, 2**24  # patches that stay in cache between their product and their sum
 LARGE = 512  # outputs per channel; with fewer, there is nothing to gain by the formulations that mix values
 PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by zero inputs save
 
@@ -102,7 +103,9 @@ def _fastest_forward(p: Problem) -> str:
 
 
 def _fastest_input_gradient(p: Problem) -> str:
-    """Where the forward is fastest natively, which on CPU is at its worst with few channels to compute."""
+    """XLA's convolution is at its worst with few channels to compute, and wants the weights transposed."""
+    if p.groups == 1 and p.rank < 3 and p.outputs >= MANY_OUTPUTS and _bytes_of_patches(p) <= PATCHES_BYTES:
+        return "matmul"
     if one := _fastest_for_all(p):
         return one
     if bands.pays(p):
@@ -115,7 +118,7 @@ def _fastest_input_gradient(p: Problem) -> str:
 
 
 def _fastest_weight_gradient(p: Problem) -> str:
-    """The same for the weight gradient, where XLA's convolution has a window as large as the image."""
+    """XLA has a window as large as the image for it."""
     if one := _fastest_for_all(p):
         return one
     if bands.pays(p):
@@ -138,6 +141,10 @@ def _fastest_for_all(p: Problem) -> str | None:
     if not _large(p):
         return "native"
     return "blocks" if p.groups > 1 else None
+
+
+def _bytes_of_patches(p: Problem) -> int:
+    return p.batch * math.prod(p.positions) * p.taps * p.channels * p.wide.itemsize
 
 
 def _patches_pay(p: Problem) -> bool:
