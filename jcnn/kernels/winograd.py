@@ -133,8 +133,8 @@ def _block(m: int, p: Problem, most: int) -> int:
 
 
 def _both_sides(matrix: np.ndarray, w: jax.Array) -> jax.Array:
-    m = jnp.asarray(matrix, w.dtype)
-    return jnp.einsum("ia,ab...,jb->ij...", m, w, m, precision=lax.Precision.HIGHEST)
+    rows = _combine(matrix, list(w), 0)
+    return _combine(matrix, [rows[:, j] for j in range(rows.shape[1])], 1)
 
 
 def _input_tiles(bt: np.ndarray, x: jax.Array, m: int, p: Problem) -> jax.Array:
