@@ -95,23 +95,27 @@ def _fastest(p: Problem) -> str:
 def _fastest_forward(p: Problem) -> str:
     if one := _fastest_for_all(p):
         return one
+    if winograd.pays_forward(2, p):
+        return "winograd"
+    if not _large(p):
+        return "native"
     if terms.pays(p):
         return "terms"
-    if bands.pays(p):
-        return "bands"
-    return "winograd" if winograd.pays_forward(2, p) else "native"
+    return "bands" if bands.pays(p) else "native"
 
 
 def _fastest_input_gradient(p: Problem) -> str:
     """XLA's convolution is at its worst with few channels to compute, and wants the weights transposed."""
-    if p.groups == 1 and p.rank < 3 and p.outputs >= MANY_OUTPUTS and _bytes_of_patches(p) <= PATCHES_BYTES:
-        return "matmul"
     if one := _fastest_for_all(p):
         return one
-    if bands.pays(p):
-        return "bands"
     if winograd.pays_forward(2, p):
         return "winograd"
+    if p.outputs >= MANY_OUTPUTS and _bytes_of_patches(p) <= PATCHES_BYTES:
+        return "matmul"
+    if not _large(p):
+        return "native"
+    if bands.pays(p):
+        return "bands"
     if _strided(p) and phases.FORMULATION.fits(p) and phases.waste(p) <= PHASES_WASTE:
         return "phases"
     return "matmul" if _patches_pay(p) else "native"
@@ -121,26 +125,24 @@ def _fastest_weight_gradient(p: Problem) -> str:
     """XLA has a window as large as the image for it."""
     if one := _fastest_for_all(p):
         return one
-    if bands.pays(p):
-        return "bands"
     if winograd.pays(2, p):
         return "winograd"
+    if not _large(p):
+        return "native"
+    if bands.pays(p):
+        return "bands"
     return "matmul" if _patches_pay(p) else "native"
 
 
 def _fastest_for_all(p: Problem) -> str | None:
     """What is fastest on CPU for each of the three maps; None where they differ."""
-    if p.groups == 1 and not matmul.overlaps(p):
+    if p.groups > 1:
+        return "taps" if depthwise.fits(p) else "blocks" if _large(p) else "native"
+    if not matmul.overlaps(p):
         return "matmul"
-    if p.groups > 1 and depthwise.fits(p):
-        return "taps"
-    if p.rank == 3 and p.groups == 1:
+    if p.rank == 3:
         return "planes"
-    if p.groups == 1 and matmul.exceeds(p) and p.taps <= taps.LONG:
-        return "matmul"
-    if not _large(p):
-        return "native"
-    return "blocks" if p.groups > 1 else None
+    return "matmul" if matmul.exceeds(p) and p.taps <= taps.LONG else None
 
 
 def _bytes_of_patches(p: Problem) -> int:
@@ -148,7 +150,7 @@ def _bytes_of_patches(p: Problem) -> int:
 
 
 def _patches_pay(p: Problem) -> bool:
-    return p.groups == 1 and p.taps <= FEW_TAPS and (_strided(p) or p.channels <= FEW_CHANNELS)
+    return p.taps <= FEW_TAPS and (_strided(p) or p.channels <= FEW_CHANNELS)
 
 
 def _strided(p: Problem) -> bool:

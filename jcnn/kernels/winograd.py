@@ -29,14 +29,14 @@ import numpy as np
 from jax import lax
 
 from jcnn.geometry import Window
-from jcnn.kernels import native, taps, widen
+from jcnn.kernels import taps, widen
 from jcnn.kernels.problem import Formulation, Problem, blocks_of, in_blocks, sum_over_blocks
 
 # Of V, per block of examples: what stays in the outer caches beside the products, or beside E and the sums.
 FORWARD_BYTES = 2**23
 GRADIENT_BYTES = 2**22
-CHANNELS, TILES, WASTE = 32, 512, 1.4  # see `pays`
-MANY_CHANNELS, MANY_TILES = 112, 8192  # see `pays_forward`
+CHANNELS, TILES, WASTE = 32, 48, 1.4  # see `pays`
+MANY_CHANNELS, MANY_TILES = 112, 6144  # see `pays_forward`
 
 MATRICES = {
     2: (  # points 0, 1, -1
@@ -76,15 +76,19 @@ def formulation(m: int) -> Formulation:
     bt, g, at = (np.array(matrix) for matrix in MATRICES[m])
     points = m + 2
 
-    def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
-        u = _both_sides(g, widen(w)).reshape(points**2, p.channels, p.outputs)
+    def convolve(x: jax.Array, w: jax.Array, p: Problem, contract: int) -> jax.Array:
+        """The forward of p; `contract` is the axis of w [3, 3, ., .] that has the channels of x."""
+        u = _both_sides(g, widen(w)).reshape(points**2, *w.shape[2:])
 
         def block(x: jax.Array) -> jax.Array:
-            products = _batched_matmul(_input_tiles(bt, x, m, p), u, contract=2)
+            products = _batched_matmul(_input_tiles(bt, x, m, p), u, (2, contract - 1))
             return _untile(at, products.reshape(points, points, len(x), *_tiles(m, p), -1), p)
 
         blocks = in_blocks(block, _block(m, p, FORWARD_BYTES), widen(x))
         return blocks.reshape(p.batch, *p.positions, p.outputs)
+
+    def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
+        return convolve(x, w, p, 2)
 
     def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
         transpose = p._replace(
@@ -93,12 +97,12 @@ def formulation(m: int) -> Formulation:
             channels=p.outputs,
             outputs=p.channels,
         )
-        return forward(dy, native.flip_and_swap(w, 1), transpose)
+        return convolve(dy, jnp.flip(w, (0, 1)), transpose, 3)
 
     def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
         def block(x: jax.Array, dy: jax.Array) -> jax.Array:
             v, e = _input_tiles(bt, x, m, p), _output_tiles(at.T, dy, m, p)
-            return _batched_matmul(v, e, contract=1)
+            return _batched_matmul(v, e, (1, 1))
 
         products = sum_over_blocks(block, _block(m, p, GRADIENT_BYTES), widen(x), widen(dy))
         return _both_sides(g.T, products.reshape(points, points, p.channels, p.outputs))
@@ -108,12 +112,12 @@ def formulation(m: int) -> Formulation:
 
 def pays(m: int, p: Problem) -> bool:
     """Whether fewer multiplications outweigh the transformations: many channels, and tiles enough to share
-    the transformed weights, few of which reach over the edge."""
+    the transformed weights, more of them the more of each reaches over the edge."""
     if not fits(p):
         return False
     tiles = p.batch * math.prod(_tiles(m, p))
     waste = tiles * m**2 / (p.batch * math.prod(p.positions))
-    return min(p.channels, p.outputs) >= CHANNELS and tiles >= TILES and waste < WASTE
+    return min(p.channels, p.outputs) >= CHANNELS and tiles * (WASTE - waste) >= TILES
 
 
 def pays_forward(m: int, p: Problem) -> bool:
@@ -178,6 +182,7 @@ def _combine(matrix: np.ndarray, parts: list[jax.Array], axis: int) -> jax.Array
     return jnp.stack([sum(row[1:], start=row[0]) for row in terms], axis)
 
 
-def _batched_matmul(a: jax.Array, b: jax.Array, *, contract: int) -> jax.Array:
-    """For every point the sum over axis `contract` of a and axis 1 of b."""
-    return lax.dot_general(a, b, (((contract,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
+def _batched_matmul(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """For every point the sum over these axes of a and b."""
+    dimensions = (((axes[0],), (axes[1],)), ((0,), (0,)))
+    return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST)
