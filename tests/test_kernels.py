@@ -87,6 +87,8 @@ def problem(x, w, groups=1, **config) -> Problem:
     ("expected", "x", "w", "config"),
     [
         ("winograd", (64, 32, 32, 64), (3, 3, 64, 64), {"padding": 1}),
+        ("winograd", (8, 8, 8, 256), (3, 3, 256, 256), {"padding": 1}),
+        ("native", (32, 4, 4, 512), (3, 3, 512, 512), {"padding": 1}),
         ("native", (64, 32, 32, 16), (3, 3, 16, 64), {"padding": 1}),
         ("native", (2, 8, 8, 64), (3, 3, 64, 64), {"padding": 1}),
         ("native", (64, 32, 32, 64), (3, 3, 64, 64), {"padding": 2, "dilation": 2}),
@@ -109,6 +111,20 @@ def problem(x, w, groups=1, **config) -> Problem:
 )
 def test_choice_on_cpu(expected, x, w, config):
     assert kernel._fastest_forward(problem(x, w, **config)) == expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "x", "w", "config"),
+    [
+        ("matmul", (32, 4, 4, 512), (3, 3, 512, 512), {"padding": 1}),
+        ("matmul", (1, 4, 4, 512), (3, 3, 512, 512), {"padding": 1}),
+        ("winograd", (32, 8, 8, 256), (3, 3, 256, 256), {"padding": 1}),
+        ("native", (1, 4, 4, 32), (3, 3, 32, 64), {"padding": 1}),
+        ("phases", (32, 2048, 64), (5, 64, 64), {"padding": 2, "stride": 2}),
+    ],
+)
+def test_choice_of_the_input_gradient_on_cpu(expected, x, w, config):
+    assert kernel._fastest_input_gradient(problem(x, w, **config)) == expected
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = parse(Config(), SCRIPT, arguments)
         if config.keep_memory and not jcnn.keep_memory():
             raise UserError("--keep-memory: got True, expected False: malloc here is not that of glibc")
-        given = [f"--{f.name}{'' if v is True else f' {shlex.quote(str(v))}'}" for f, v in _changed(config)]
+        given = [
+            f"--{f.name.replace('_', '-')}" + ("" if v is True else f" {shlex.quote(str(v))}")
+            for f, v in _changed(config)
+        ]
         sys.exit(run(config, " ".join([PROGRAM, config.what, *given])))
 
 

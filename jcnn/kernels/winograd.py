@@ -111,13 +111,15 @@ def formulation(m: int) -> Formulation:
 
 
 def pays(m: int, p: Problem) -> bool:
-    """Whether fewer multiplications outweigh the transformations: many channels, and tiles enough to share
-    the transformed weights, more of them the more of each reaches over the edge."""
+    """Whether fewer multiplications outweigh the transformations: many channels, tiles enough to share the
+    transformed weights, more of them the more of each reaches over the edge, and weights that take no more
+    memory than the tiles."""
     if not fits(p):
         return False
     tiles = p.batch * math.prod(_tiles(m, p))
     waste = tiles * m**2 / (p.batch * math.prod(p.positions))
-    return min(p.channels, p.outputs) >= CHANNELS and tiles * (WASTE - waste) >= TILES
+    enough = tiles * (WASTE - waste) >= TILES and tiles * (p.channels + p.outputs) >= p.channels * p.outputs
+    return enough and min(p.channels, p.outputs) >= CHANNELS
 
 
 def pays_forward(m: int, p: Problem) -> bool:
