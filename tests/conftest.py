@@ -1,5 +1,6 @@
 """Runs the tests in float64, on two devices, compiled quickly rather than well."""
 
+import gc
 import os
 from importlib import metadata
 
@@ -14,3 +15,10 @@ os.environ["XLA_FLAGS"] = (
 import jax
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_traceback_in_locations_limit", 0)  # a tenth of the time of compiling small programs
+
+
+def pytest_collection_finish():
+    """Spares the garbage collector all that modules have made, another twentieth."""
+    gc.collect()
+    gc.freeze()

@@ -179,7 +179,7 @@ SMALL = {
         models.mobilenet_v2(3, stages=((1, 8, 1, 1), (2, 8, 2, 2)), width=0.1, dropout=0.3),
         (4, 6, 2),
     ),
-    "airbench": (models.airbench(3, widths=(26, 5, 4)), (30, 29, 3)),
+    "airbench": (models.airbench(3, widths=(26, 5)), (15, 14, 3)),
     "convnext": (models.convnext(3, widths=(4, 6), blocks=(1, 1), patch=2, kernel=3, scale=0.5), (8, 9, 2)),
 }
 

@@ -21,12 +21,12 @@ from experiments.training.live import LiveTable, memory_bytes
 from experiments.training.log import Log
 from experiments.training.optimizers import make_optimizer, make_schedule
 from experiments.training.steps import (
-    EVALUATION_BATCH,
     Evaluation,
     Steps,
     TrainState,
     channel_statistics,
     evaluate,
+    evaluation_batches,
     make_steps,
 )
 from jcnn.net import Net
@@ -82,7 +82,7 @@ def prepare(config: "Config", data: Dataset, net: Net) -> Program:
         state, data.train_images, data.train_labels, indices, np.int32(0), keys(config.seed)[1]
     )
     logits = compiled(steps.logits).lower(
-        state.average, data.test_images, np.arange(EVALUATION_BATCH), View()
+        state.average, data.test_images, evaluation_batches(len(data.test_images))[0], View()
     )
     steps = steps._replace(train_step=train_step.compile(), logits=logits.compile())
     return program._replace(steps=steps, compile_seconds=time.perf_counter() - began)

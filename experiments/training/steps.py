@@ -117,16 +117,19 @@ class Evaluation(NamedTuple):
     logits: np.ndarray  # [N, K]
 
 
+def evaluation_batches(n: int) -> np.ndarray:
+    """Indices of n images `[batches, size]`, in which the last image fills up the last batch."""
+    size = min(n, EVALUATION_BATCH)
+    return np.minimum(np.arange(-(-n // size) * size), n - 1).reshape(-1, size)
+
+
 def evaluate(steps: Steps, average: Any, images: jax.Array, labels: jax.Array, tta: str) -> Evaluation:
     """Mean loss and accuracy over images `[N, H, W, C]`, labels `[N]`, by the mean logits of all views."""
-    n = len(images)
-    # All batches are of one size, for which there is a program: the last one has images twice.
-    batches = np.minimum(np.arange(-(-n // EVALUATION_BATCH) * EVALUATION_BATCH), n - 1)
     of_batches = [
         sum(weight * steps.logits(average, images, indices, view) for view, weight in views(tta).items())
-        for indices in batches.reshape(-1, EVALUATION_BATCH)
+        for indices in evaluation_batches(len(images))
     ]
-    logits = np.concatenate(jax.device_get(of_batches))[:n]
+    logits = np.concatenate(jax.device_get(of_batches))[: len(images)]
     loss = jcnn.softmax_cross_entropy(logits, labels).mean()
     return Evaluation(float(loss), float((logits.argmax(-1) == np.asarray(labels)).mean()), logits)
 

@@ -12,7 +12,18 @@ import jcnn
 from experiments.training.augment import TTA, augment, flip, mixup, seen, views
 from experiments.training.diagnose import first_not_finite
 from experiments.training.gradients import make_gradients, rematerialized
+from experiments.training.steps import EVALUATION_BATCH, evaluation_batches
 from jcnn import models, net
+
+
+@pytest.mark.parametrize(
+    ("n", "shape"), [(1, (1, 1)), (20, (1, 20)), (2 * EVALUATION_BATCH + 1, (3, EVALUATION_BATCH))]
+)
+def test_batches_of_evaluation_have_every_image_in_order(n, shape):
+    batches = evaluation_batches(n)
+    assert batches.shape == shape
+    np.testing.assert_array_equal(batches.ravel()[:n], np.arange(n))
+    assert (batches.ravel()[n:] == n - 1).all()
 
 
 def test_augmentation_moves_each_image_by_itself():
