@@ -48,9 +48,17 @@ def ending(interrupted: str) -> Iterator[None]:
 
 
 def command(config: Any, default: Any, script: str, places: Sequence[str]) -> str:
-    """The shortest command line that gives a configuration, wherever its files are."""
-    words = ["python", "-m", script]
-    for name, value in dataclasses.asdict(config).items():
-        if value != getattr(default, name) and name not in places:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+    """The shortest command line that gives a configuration, wherever its files are.
+
+    `script` is the module with its positional arguments; `places` are fields that are not told.
+    """
+    words = ["python", "-m", *script.split()]
+    for field in dataclasses.fields(config):
+        name, value = field.name.replace("_", "-"), getattr(config, field.name)
+        if value == getattr(default, field.name) or field.name in places:
+            continue
+        if field.type is bool:
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", str(value)]
     return shlex.join(words)

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import math
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from experiments.benchmark.settings import Disagreement, Row, Settings, Task, in
 from experiments.benchmark.summary import quantity, spread, summarise
 from experiments.benchmark.timing import Budget, Ratio, geometric_mean, measure, ratio
 from experiments.data import UserError
+from experiments.options import command, parse
 
 HAVE = {case.name: case for case in CASES if hasattr(jcnn, case.op)}
 OF_PEERS = ["conv 3x3 stride 2", "edge-padded", "transposed 4x4", "avg pool 3x3", "dense"]
@@ -263,6 +265,13 @@ def test_a_run_from_the_command_line(tmp_path, monkeypatch, capsys):
         ("forward", 2),
         ("backward", 2),
     ]
+
+
+def test_the_command_of_a_run_gives_its_configuration():
+    config = cli.Config("memory", quick=True, only="a b", keep_memory=True)
+    told = command(config, cli.Config(), "experiments.benchmark memory", ("what", "out"))
+    assert told == "python -m experiments.benchmark memory --quick --only 'a b' --keep-memory"
+    assert parse(cli.Config(), cli.SCRIPT, shlex.split(told)[3:]) == config
 
 
 def test_a_failing_case_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):

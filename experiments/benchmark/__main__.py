@@ -19,12 +19,11 @@ Result: experiments/results/benchmark-*.md; README.md sums it up.
 import importlib
 import math
 import re
-import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import tyro
 
@@ -35,10 +34,9 @@ from experiments.benchmark.settings import DTYPES, Settings, Task, installed
 from experiments.benchmark.timing import Budget
 from experiments.data import UserError
 from experiments.folder import result_folder
-from experiments.options import ending, parse
+from experiments.options import command, ending, parse
 
 SCRIPT = "experiments.benchmark"
-PROGRAM = f"python -m {SCRIPT}"
 
 
 @dataclass(frozen=True)
@@ -141,17 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = parse(Config(), SCRIPT, arguments)
         if config.keep_memory and not jcnn.keep_memory():
             raise UserError("--keep-memory: got True, expected False: malloc here is not that of glibc")
-        given = [
-            f"--{f.name.replace('_', '-')}" + ("" if v is True else f" {shlex.quote(str(v))}")
-            for f, v in _changed(config)
-        ]
-        sys.exit(run(config, " ".join([PROGRAM, config.what, *given])))
-
-
-def _changed(config: Config) -> list[tuple[Field, Any]]:
-    """The options that differ from their defaults, but not where results go."""
-    values = [(f, getattr(config, f.name)) for f in fields(config) if f.name not in ("what", "out")]
-    return [(f, value) for f, value in values if value != f.default]
+        sys.exit(run(config, command(config, Config(), f"{SCRIPT} {config.what}", ("what", "out"))))
 
 
 if __name__ == "__main__":

@@ -40,11 +40,10 @@ def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
 
 
 def pays(p: Problem) -> bool:
-    return FORMULATION.fits(p) and p.channels <= CHANNELS and _entries(p) <= ENTRIES
-
-
-def _entries(p: Problem) -> int:
-    return p.size[1] * p.channels * p.positions[1] * p.outputs
+    if not FORMULATION.fits(p):
+        return False
+    entries = p.size[1] * p.channels * p.positions[1] * p.outputs
+    return p.channels <= CHANNELS and entries <= ENTRIES
 
 
 def _rows(a: jax.Array) -> jax.Array:

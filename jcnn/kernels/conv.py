@@ -110,7 +110,7 @@ def _fastest_input_gradient(p: Problem) -> str:
         return one
     if winograd.pays_forward(2, p):
         return "winograd"
-    if p.outputs >= MANY_OUTPUTS and _bytes_of_patches(p) <= PATCHES_BYTES:
+    if p.outputs >= MANY_OUTPUTS and p.batch * matmul.bytes_each(p) <= PATCHES_BYTES:
         return "matmul"
     if not _large(p):
         return "native"
@@ -143,10 +143,6 @@ def _fastest_for_all(p: Problem) -> str | None:
     if p.rank == 3:
         return "planes"
     return "matmul" if matmul.exceeds(p) and p.taps <= taps.LONG else None
-
-
-def _bytes_of_patches(p: Problem) -> int:
-    return p.batch * math.prod(p.positions) * p.taps * p.channels * p.wide.itemsize
 
 
 def _patches_pay(p: Problem) -> bool:

@@ -25,6 +25,11 @@ def patches(x: jax.Array, p: Problem) -> jax.Array:
     return jnp.concatenate(taps.gather(x, p.window), axis=-1)
 
 
+def bytes_each(p: Problem) -> int:
+    """Of the patches of one example."""
+    return math.prod(p.positions) * p.taps * p.channels * p.wide.itemsize
+
+
 def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
     return jnp.matmul(patches(x, p), _matrix(w), preferred_element_type=p.wide)
 
@@ -38,8 +43,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
     def block(x: jax.Array, dy: jax.Array) -> jax.Array:
         return sum_of_products(patches(x, p), dy, p.wide)
 
-    bytes_each = math.prod(p.positions) * p.taps * p.channels * p.wide.itemsize
-    fit = BLOCK_BYTES // max(1, bytes_each) if p.taps > 1 else p.batch  # x itself is there already
+    fit = BLOCK_BYTES // max(1, bytes_each(p)) if p.taps > 1 else p.batch  # x itself is there already
     return sum_over_blocks(block, blocks_of(p.batch, fit), x, dy).reshape(p.weight_shape)
 
 

@@ -77,18 +77,18 @@ def formulation(m: int) -> Formulation:
     points = m + 2
 
     def convolve(x: jax.Array, w: jax.Array, p: Problem, contract: int) -> jax.Array:
-        """The forward of p; `contract` is the axis of w [3, 3, ., .] that has the channels of x."""
+        """The forward of p; `contract` is the axis of U [points^2, ., .] that has the channels of x."""
         u = _both_sides(g, widen(w)).reshape(points**2, *w.shape[2:])
 
         def block(x: jax.Array) -> jax.Array:
-            products = _batched_matmul(_input_tiles(bt, x, m, p), u, (2, contract - 1))
+            products = _batched_matmul(_input_tiles(bt, x, m, p), u, (2, contract))
             return _untile(at, products.reshape(points, points, len(x), *_tiles(m, p), -1), p)
 
         blocks = in_blocks(block, _block(m, p, FORWARD_BYTES), widen(x))
         return blocks.reshape(p.batch, *p.positions, p.outputs)
 
     def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
-        return convolve(x, w, p, 2)
+        return convolve(x, w, p, contract=1)
 
     def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
         transpose = p._replace(
@@ -97,7 +97,7 @@ def formulation(m: int) -> Formulation:
             channels=p.outputs,
             outputs=p.channels,
         )
-        return convolve(dy, jnp.flip(w, (0, 1)), transpose, 3)
+        return convolve(dy, jnp.flip(w, (0, 1)), transpose, contract=2)
 
     def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
         def block(x: jax.Array, dy: jax.Array) -> jax.Array:

@@ -151,13 +151,14 @@ def batch_norm_bwd(
     dmean, dvar = _sum_over_members(dstats, res.x, res.axis_name)
     counted = _counted(x, res.mask)
 
-    xhat = (x - res.mean) * res.rstd
+    deviation = x - res.mean
+    xhat = deviation * res.rstd
     dbeta = pixel_sum(dy)
     dgamma = pixel_sum(twice_centred(x, res.mean) * dy) * (res.rstd / 2)
     all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
     mean_and_variance = _only(counted, (all_dbeta + xhat * all_dgamma) / res.count)
     through_y = widen(res.gamma) * res.rstd * (dy - mean_and_variance)
-    through_stats = _only(counted, (dmean + 2 * (x - res.mean) * dvar) / res.count)
+    through_stats = _only(counted, (dmean + 2 * deviation * dvar) / res.count)
     # Whether a position counts does not change with a small change of a mask given as floats.
     dmask = None if res.mask is None else jnp.zeros_like(res.mask)
     return through_y + through_stats, dgamma, dbeta, dmask
