@@ -25,7 +25,6 @@ Reference.  Chellapilla et al. 2006, "High performance convolutional neural netw
 import math
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jcnn import check
@@ -51,22 +50,17 @@ class PatchesResiduals:
 
 
 def _gather(x: Array, w: Window) -> Array:
-    """Pixels by their indices i s + t d in the padded image, [N, *M, *K, C]: one array for all taps."""
-    size, rank = x.shape[1:-1], x.ndim - 2
-    axes = zip(w.output_size(size), w.stride, w.kernel, w.dilation, strict=True)
-    along = [np.arange(m)[:, None] * s + np.arange(k) * d for m, s, k, d in axes]
-    others = [[i for i in range(2 * rank) if i not in (a, rank + a)] for a in range(rank)]
-    index = map(np.expand_dims, along, others)
-    return taps.pad(x, w.padding).at[:, *index].get(mode="promise_in_bounds")
+    """[N, *M, T C], one axis after the other; the last one first, so that the taps come in row-major order."""
+    for axis in reversed(range(len(w.kernel))):
+        x = jnp.concatenate(taps.gather(x, w.along(axis)), -1)
+    return x
 
 
 def _scatter(p: Array, w: Window, size: Ints) -> Array:
-    """The adjoint, of p [N, *M, *K, C], one axis after the other: K slices of p are added, not all T taps."""
-    for axis in reversed(range(len(size))):
-        between = p.shape[1:-2]
-        parts = [p[..., t, :] for t in range(w.kernel[axis])]
-        images = (*between[:axis], size[axis], *between[axis + 1 :])
-        p = taps.scatter(parts, w.along(axis, len(between)), images)
+    """The adjoint, of p [N, *M, T C], so in the opposite order."""
+    for axis, taps_along in enumerate(w.kernel):
+        images = (*p.shape[1 : axis + 1], size[axis], *p.shape[axis + 2 : -1])
+        p = taps.scatter(jnp.split(p, taps_along, -1), w.along(axis), images)
     return p
 
 
@@ -101,8 +95,7 @@ def patches_fwd(
     """
     size = x.shape[1:-1]
     w = window_geometry("patches", window, size=size, stride=stride, padding=padding, dilation=dilation)
-    y = _gather(x, w)
-    return y.reshape(*y.shape[: x.ndim - 1], math.prod(w.kernel) * x.shape[-1]), PatchesResiduals(size, w)
+    return _gather(x, w), PatchesResiduals(size, w)
 
 
 def patches_bwd(res: PatchesResiduals, dy: Patches) -> tuple[Images]:
@@ -159,9 +152,7 @@ def fold_fwd(
         [1.0, 2.0, 2.0, 1.0]
     """
     res = _fold_geometry(p, output_size, window, stride=stride, padding=padding, dilation=dilation)
-    kernel = res.window.kernel
-    parts = widen(p).reshape(*p.shape[:-1], *kernel, p.shape[-1] // math.prod(kernel))
-    return _scatter(parts, res.window, res.size).astype(p.dtype), res
+    return _scatter(widen(p), res.window, res.size).astype(p.dtype), res
 
 
 def fold_bwd(res: PatchesResiduals, dy: Images) -> tuple[Patches]:

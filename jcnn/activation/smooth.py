@@ -46,6 +46,7 @@ from jaxtyping import Array
 from jcnn import check
 from jcnn.activation.common import Values, activation
 from jcnn.kernels import widen
+from jcnn.kernels.softplus import softplus_of_both
 from jcnn.residuals import residuals
 
 
@@ -104,7 +105,7 @@ def _rounded(x: Values, y: Array, slope: Array) -> tuple[Values, Slope]:
 def softplus_fwd(x: Values) -> tuple[Values, Slope]:
     """log(1 + exp(x)), elementwise; safe for large x.  Raises TypeError unless x is floating point."""
     wide = widen(x)
-    return _rounded(x, jnp.logaddexp(wide, 0), lax.logistic(wide))
+    return _rounded(x, softplus_of_both(wide)[1], lax.logistic(wide))
 
 
 def softplus_reference(x):

@@ -51,13 +51,13 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from jcnn import check
 from jcnn.kernels import widen
+from jcnn.kernels.softplus import softplus_of_both
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule
 
 Elements = Float[Array, "*shape"]
 Labels = Float[Array, "*shape"] | Integer[Array, "*shape"] | Bool[Array, "*shape"]
 PosWeight = Float[Array, ""] | Float[Array, " c"]
-softplus = jax.nn.softplus
 
 
 @residuals
@@ -86,7 +86,8 @@ def _soft(labels: Array, dtype) -> Array:
 
 def _cross_entropy(yes: Array, no: Array, z: Array) -> Array:
     """yes nll_p + no nll_n"""
-    return jnp.where(yes == 0, 0, yes * softplus(-z)) + jnp.where(no == 0, 0, no * softplus(z))
+    nll_p, nll_n = softplus_of_both(z)
+    return jnp.where(yes == 0, 0, yes * nll_p) + jnp.where(no == 0, 0, no * nll_n)
 
 
 def _cross_entropy_slope(yes: Array, no: Array, z: Array) -> Array:
@@ -144,12 +145,13 @@ def binary_cross_entropy_bwd(res: Slope | BinaryResiduals, dloss: Elements):
     t, yes, no = _targets(res.labels, w, smoothing, z.dtype)
     dz = dloss * _cross_entropy_slope(yes, no, z)
 
+    nll_p, nll_n = softplus_of_both(z)
     dy = dw = None
     if w is not None:
-        of_each = dloss * jnp.where(t == 0, 0, t * softplus(-z))
+        of_each = dloss * jnp.where(t == 0, 0, t * nll_p)
         dw = jnp.sum(of_each, range(z.ndim - w.ndim))
     if not _is_hard(res.labels):
-        dy = dloss * (1 - smoothing) * (-z if w is None else widen(w) * softplus(-z) - softplus(z))
+        dy = dloss * (1 - smoothing) * (-z if w is None else widen(w) * nll_p - nll_n)
     return dz, dy, dw
 
 

@@ -75,32 +75,25 @@ def _weights(class_weights: Array | None, classes: int, dtype) -> Array:
     return jnp.ones(classes, dtype) if class_weights is None else widen(class_weights)
 
 
-def _invalid(labels: Array, classes: int) -> Array | None:
-    if not _is_class(labels):
-        return None
-    labels = _widened(labels)
-    return (labels < 0) | (labels >= classes)
-
-
 def _widened(labels: Array) -> Array:
     """Int labels in a dtype that holds every class number: uint8 would wrap at 256 classes."""
     return labels.astype(jnp.int64 if labels.dtype.itemsize == 8 else jnp.int32)
 
 
-def _settle(
-    values: Array, labels: Array, classes: int, ignore_index: int | None, extra_axes: int = 0
-) -> Array:
-    """NaN for examples whose label names no class, 0 for ignored ones."""
+def _nan_if_invalid(values: Array, labels: Array, classes: int) -> Array:
+    """Values [...], NaN for examples whose label names no class."""
+    if not _is_class(labels):
+        return values
+    labels = _widened(labels)
+    return jnp.where((labels < 0) | (labels >= classes), jnp.nan, values)
 
-    def expand(mask):
-        return mask.reshape(mask.shape + (1,) * extra_axes)
 
-    invalid = _invalid(labels, classes)
-    if invalid is not None:
-        values = jnp.where(expand(invalid), jnp.nan, values)
-    if ignore_index is not None:
-        values = jnp.where(expand(_widened(labels) == ignore_index), 0, values)
-    return values
+def _zero_if_ignored(values: Array, labels: Array, ignore_index: int | None) -> Array:
+    """Values [...] or [..., K], 0 for ignored examples."""
+    if ignore_index is None:
+        return values
+    ignored = jnp.expand_dims(_widened(labels) == ignore_index, range(labels.ndim, values.ndim))
+    return jnp.where(ignored, 0, values)
 
 
 def softmax_cross_entropy_fwd(
@@ -143,7 +136,7 @@ def softmax_cross_entropy_fwd(
     if label_smoothing > 0:
         everywhere = _weighted_nll(jnp.sum(v), lse, class_sum(_times, v, logits))
         loss += label_smoothing / classes * everywhere
-    loss = _settle(loss, labels, classes, ignore_index)
+    loss = _zero_if_ignored(_nan_if_invalid(loss, labels, classes), labels, ignore_index)
     return loss.astype(logits.dtype), CrossEntropyResiduals(
         logits, labels, class_weights, lse, label_smoothing, ignore_index, z_loss
     )
@@ -180,14 +173,14 @@ def _weight_of_labels(labels: Array, v: Array) -> Array:
 
 
 def _index(labels: Array, v: Array) -> Array:
-    """Labels as positions in v; those that name no class, see `_settle`, as any."""
+    """Labels as positions in v; those that name no class, see `_nan_if_invalid`, as any."""
     return jnp.clip(_widened(labels), 0, len(v) - 1)
 
 
 def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
     z = res.logits.astype(res.lse.dtype)
     classes, lse = z.shape[-1], res.lse[..., None]
-    dloss = dloss.astype(z.dtype)[..., None]
+    dloss = _nan_if_invalid(dloss.astype(z.dtype), res.labels, classes)[..., None]
     smoothing = res.label_smoothing
     v = _weights(res.class_weights, classes, z.dtype)
     t = (1 - smoothing) * _distribution(res.labels, classes, z.dtype) + smoothing / classes
@@ -196,14 +189,12 @@ def softmax_cross_entropy_bwd(res: CrossEntropyResiduals, dloss: PerExample):
     pull = weight[..., None]
     if res.z_loss > 0:
         pull += 2 * res.z_loss * lse
-    dz = dloss * (p * pull - v * t)
-    dz = _settle(dz, res.labels, classes, res.ignore_index, extra_axes=1)
+    dz = _zero_if_ignored(dloss * (p * pull - v * t), res.labels, res.ignore_index)
 
     dv = dq = None
     if res.class_weights is not None:
         per_class = dloss * t * jnp.where(t == 0, 0, lse - z)
-        per_class = _settle(per_class, res.labels, classes, res.ignore_index, extra_axes=1)
-        dv = jnp.sum(per_class, range(z.ndim - 1))
+        dv = jnp.sum(_zero_if_ignored(per_class, res.labels, res.ignore_index), range(z.ndim - 1))
     if not _is_class(res.labels):
         dq = dloss * (1 - smoothing) * v * (lse - z)
     return dz, dq, dv
@@ -222,7 +213,7 @@ def softmax_cross_entropy_reference(
     loss = -jnp.sum(vt * log_p, -1)
     if z_loss > 0:
         loss += z_loss * lse**2
-    return _settle(loss, labels, classes, ignore_index)
+    return _zero_if_ignored(_nan_if_invalid(loss, labels, classes), labels, ignore_index)
 
 
 def _check_all(logits, labels, class_weights=None, *, label_smoothing, ignore_index, z_loss) -> None:
