@@ -50,7 +50,7 @@ class PatchesResiduals:
 
 
 def _gather(x: Array, w: Window) -> Array:
-    """[N, *M, T C], one axis after the other; the last one first, so that the taps come in row-major order."""
+    """[N, *M, T C], one axis after the other; the last first, so that taps come in row-major order."""
     for axis in reversed(range(len(w.kernel))):
         x = jnp.concatenate(taps.gather(x, w.along(axis)), -1)
     return x

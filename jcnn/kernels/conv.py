@@ -6,7 +6,7 @@ formulation computes them.
     taps        elementwise arithmetic between taps                               one channel per group
     terms       the same between taps and channels, forward                       no groups
     blocks      dense convolutions over blocks of groups                          groups
-    planes      a sum of two-dimensional convolutions                             three dimensions
+    planes      a two-dimensional convolution, the first axis in its channels     three dimensions
     phases      the input gradient of a strided convolution without its zeros     no groups, no dilation
     bands       the width moved into the channels: band matrices                  2-D, no groups
     winograd    F(2x2, 3x3): 2.25 times fewer multiplications                     3x3, stride 1, no groups
@@ -53,7 +53,7 @@ FORMULATIONS = {
     "winograd4": winograd.formulation(4),
 }
 FEW_CHANNELS, FEW_TAPS = 8, 9  # patches of the input are small, and XLA's convolution slow
-MANY_OUTPUTS, PATCHES_BYTES = 96, 2**24  # patches that stay in cache between their product and their sum
+MANY_OUTPUTS, PATCHES_BYTES = 96, 3 * 2**22  # patches that stay in cache between their product and their sum
 LARGE = 512  # outputs per channel; with fewer, there is nothing to gain by the formulations that mix values
 PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by zero inputs save
 
