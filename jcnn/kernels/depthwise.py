@@ -20,9 +20,9 @@ from jax import lax
 
 from jcnn.geometry import Window
 from jcnn.kernels import taps, widen
-from jcnn.kernels.problem import Formulation, Problem, blocks_of, in_blocks, sum_over_blocks
+from jcnn.kernels.apart import apart
+from jcnn.kernels.problem import Formulation, Problem, blocks_of, sum_over_blocks
 
-FUSED_TAPS = 15  # XLA repeats nothing more often than that to fuse it
 UNROLLED_TAPS = 81  # more are summed row by row of the kernel, in a loop
 BLOCK_BYTES = 2**21  # of x
 
@@ -71,15 +71,11 @@ def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
         at = _rows(row, x, window)
         return lax.fori_loop(1, window.kernel[0], lambda a, y: y + at(a), at(0))
 
-    def block(x: jax.Array) -> jax.Array:
-        return sum(a * tap for a, tap in zip(taps.gather(x, window), weights, strict=True))  # pyright: ignore
+    return apart(_all_taps, "window")(x, weights, window)
 
-    if len(weights) <= FUSED_TAPS:
-        return block(x)
-    # A loop, of two turns at least, keeps XLA from computing all taps anew for everything that reads them.
-    most = min(len(x) // 2, BLOCK_BYTES // max(1, math.prod(x.shape[1:]) * x.dtype.itemsize))
-    y = in_blocks(block, blocks_of(len(x), most), x)
-    return y.reshape(len(x), *y.shape[2:])
+
+def _all_taps(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
+    return sum(a * tap for a, tap in zip(taps.gather(x, window), weights, strict=True))  # pyright: ignore
 
 
 def _rows(f: Callable, x: jax.Array, window: Window) -> Callable:

@@ -21,6 +21,7 @@ from jax import lax
 
 from jcnn.geometry import Ints, Window
 from jcnn.kernels import taps, widen
+from jcnn.kernels.apart import written
 
 UNROLLED_TAPS = 32  # larger windows go one axis at a time, and back by a scatter
 
@@ -87,6 +88,7 @@ def put(dy: jax.Array, winner: jax.Array, w: Window, size: Ints, algorithm: str)
     """The adjoint of reading the winning tap: dy [N, *M, C] goes to the inputs that `winner` names."""
     wide = widen(dy)
     if algorithm == "taps":
+        winner = written(winner)
         return taps.scatter([jnp.where(winner == t, wide, 0) for t in range(taps.count(w))], w, size)
     return put_at(wide, positions(winner, w, size), size)
 
