@@ -12,7 +12,6 @@ in blocks, so that x and dy are read from memory once and from cache T times, an
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +23,8 @@ from jcnn.kernels.apart import apart
 from jcnn.kernels.problem import Formulation, Problem, blocks_of, sum_over_blocks
 
 UNROLLED_TAPS = 81  # more are summed row by row of the kernel, in a loop
-BLOCK_BYTES = 2**21  # of x
+BLOCK_BYTES = 2**22  # of x
+ROWS = 8  # whose products one loop adds up
 
 
 def forward(x: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
@@ -46,45 +46,55 @@ def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
+    together = blocks_of(p.positions[0], ROWS)
+    rows_added = apart(_rows_added, "window", "tap", "together")
+
     def block(x: jax.Array, dy: jax.Array) -> jax.Array:
-        dy = widen(dy)
+        x, dy = taps.pad(_repeat(x, p), p.window.padding), widen(dy)
 
-        def sums(x: jax.Array, window: Window, _) -> jax.Array:
-            return jnp.stack([jnp.sum((a * dy).reshape(-1, p.outputs), 0) for a in taps.gather(x, window)])
+        def sums(a: jax.Array) -> jax.Array:
+            reads, row = _reads_of_row(x, a, p.window)
+            parts = [rows_added(reads, dy, row, t, together) for t in range(taps.count(row))]
+            return jnp.stack([jnp.sum(part.reshape(-1, p.outputs), 0) for part in parts])
 
-        return lax.map(_rows(sums, _repeat(x, p), p.window), jnp.arange(p.window.kernel[0]))
+        return lax.map(sums, jnp.arange(p.window.kernel[0]))
 
     bytes_each = math.prod(p.size) * p.outputs * p.wide.itemsize
     size = blocks_of(p.batch, BLOCK_BYTES // max(1, bytes_each))
     return sum_over_blocks(block, size, x, dy).reshape(p.weight_shape)
 
 
+def _rows_added(x: jax.Array, dy: jax.Array, window: Window, tap: int, together: int) -> jax.Array:
+    """What the tap reads of x, times dy [N, H, ..., C]; so many rows added up, [N, H / together, ..., C]."""
+    read = taps.gather(x, window)[tap]
+    return sum(read[:, i::together] * dy[:, i::together] for i in range(together))  # pyright: ignore
+
+
 def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
     """y[n, i, o] = sum_t x[n, i s + t d - lo, o] weights[t, o], in the accumulation dtype."""
-    if len(weights) > UNROLLED_TAPS:
-        per_row = weights.reshape(window.kernel[0], -1, weights.shape[-1])
+    all_taps = apart(_all_taps, "window")
+    if len(weights) <= UNROLLED_TAPS:
+        return all_taps(x, weights, window)
+    x = taps.pad(x, window.padding)
+    per_row = weights.reshape(window.kernel[0], -1, weights.shape[-1])
 
-        def row(x: jax.Array, window: Window, a) -> jax.Array:
-            reads = taps.gather(x, window)
-            return sum(read * per_row[a, t] for t, read in enumerate(reads))  # pyright: ignore
+    def row(a: int | jax.Array) -> jax.Array:
+        reads, one = _reads_of_row(x, a, window)
+        return all_taps(reads, per_row[a], one)
 
-        at = _rows(row, x, window)
-        return lax.fori_loop(1, window.kernel[0], lambda a, y: y + at(a), at(0))
-
-    return apart(_all_taps, "window")(x, weights, window)
+    return lax.fori_loop(1, window.kernel[0], lambda a, y: y + row(a), row(0))
 
 
 def _all_taps(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
     return sum(a * tap for a, tap in zip(taps.gather(x, window), weights, strict=True))  # pyright: ignore
 
 
-def _rows(f: Callable, x: jax.Array, window: Window) -> Callable:
-    """a -> f(the part of x that row a of the kernel reads, the window of one row over it, a)."""
-    rows, s, d = window.output_size(x.shape[1:-1])[0], window.stride[0], window.dilation[0]
-    x = taps.pad(x, window.padding)  # before any loop: inside, XLA would compute it again for every tap
-    one_row = window._replace(kernel=(1, *window.kernel[1:]), padding=((0, 0),) * len(window.padding))
-    span = (rows - 1) * s + 1
-    return lambda a: f(lax.dynamic_slice_in_dim(x, a * d, span, 1), one_row, a)
+def _reads_of_row(padded: jax.Array, a: int | jax.Array, window: Window) -> tuple[jax.Array, Window]:
+    """The part of x, which has its padding, that row a of the kernel reads, and the window of one row."""
+    span = padded.shape[1] - window.extent[0] + 1
+    none = ((0, 0),) * len(window.padding)
+    part = lax.dynamic_slice_in_dim(padded, a * window.dilation[0], span, 1)
+    return part, window._replace(kernel=(1, *window.kernel[1:]), padding=none)
 
 
 def _per_tap(w: jax.Array) -> jax.Array:
