@@ -1,10 +1,17 @@
 """Sums over all pixels of a batch of images, and over the channels of every pixel."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jcnn.kernels import on_cpu, widen
+from jcnn.kernels.apart import apart
+from jcnn.kernels.problem import blocks_of
+
+TOGETHER = 8  # entries that one loop adds up
 
 
 def pixel_sum(x: jax.Array) -> jax.Array:
@@ -30,16 +37,22 @@ def channel_sum(x: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(x * weights, -1, keepdims=True)
 
 
-def centred(x: jax.Array, mean: jax.Array) -> jax.Array:
-    """x - mean, for the terms of one sum over pixels; for those of another there is `twice_centred`.
+def added(f: Callable[..., jax.Array], x: jax.Array, *others: jax.Array | None, axis: int = 0) -> jax.Array:
+    """f(x, *others), elementwise, with up to 8 entries on the axis added up: what is left of a sum over it.
 
-    On CPU XLA computes the terms inside the sum, unless x - mean, or the mean spread over the pixels, is used
-    for something else, too: then that is written to memory first, and kept from the forward pass to the
-    backward.  So each of these sums has an expression of its own, which XLA does not find equal to others.
+    On CPU, XLA sums fast what is in memory, and slowly what it has to compute.  Left to itself it would also
+    write down the x - mean of a variance, and keep it for the backward pass, where it is computed in less
+    time than read.  Others that have one entry on the axis, or fewer axes than x, go with all entries.
     """
-    return x + -mean
+    n = x.shape[axis]
+    together = blocks_of(n, TOGETHER)
 
+    def every(i: int, a: jax.Array) -> jax.Array:
+        cut = (slice(None),) * axis + (slice(i, None, together),)
+        return a[cut] if a.ndim == x.ndim and a.shape[axis] == n else a
 
-def twice_centred(x: jax.Array, mean: jax.Array) -> jax.Array:
-    """2 (x - mean), to the same accuracy; see `centred`."""
-    return x + x - 2 * mean
+    def sums(*arrays: jax.Array | None) -> jax.Array:
+        cuts = (jax.tree.map(functools.partial(every, i), arrays) for i in range(together))
+        return sum(f(*cut) for cut in cuts)  # pyright: ignore
+
+    return apart(sums)(x, *others) if on_cpu() else f(x, *others)

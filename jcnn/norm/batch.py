@@ -35,7 +35,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.kernels import widen
-from jcnn.kernels.reduce import centred, pixel_sum, twice_centred
+from jcnn.kernels.reduce import added, pixel_sum
 from jcnn.norm.arguments import Channels, Images, check_images
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule, varying_axes
@@ -102,7 +102,7 @@ def _statistics(x, mask, axis_name) -> tuple[BatchStats, Array]:
     counted = _counted(x, mask)
     m = _count(x, counted, axis_name, wide.dtype)
     mean = _over_devices(pixel_sum(_only(counted, wide)), axis_name) / m
-    squares = _only(counted, centred(wide, mean) ** 2)
+    squares = added(lambda x, mean, counted: _only(counted, (x - mean) ** 2), wide, mean, counted)
     return BatchStats(mean, _over_devices(pixel_sum(squares), axis_name) / m), m
 
 
@@ -154,7 +154,7 @@ def batch_norm_bwd(
     deviation = x - res.mean
     xhat = deviation * res.rstd
     dbeta = pixel_sum(dy)
-    dgamma = pixel_sum(twice_centred(x, res.mean) * dy) * (res.rstd / 2)
+    dgamma = pixel_sum(added(lambda x, dy, mean: (x - mean) * dy, x, dy, res.mean)) * res.rstd
     all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
     mean_and_variance = _only(counted, (all_dbeta + xhat * all_dgamma) / res.count)
     through_y = widen(res.gamma) * res.rstd * (dy - mean_and_variance)

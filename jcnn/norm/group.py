@@ -25,6 +25,7 @@ Reference.  Wu & He 2018, arXiv:1803.08494 (group); Ulyanov et al. 2016, arXiv:1
 """
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
@@ -32,7 +33,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.kernels import widen
-from jcnn.kernels.reduce import centred, twice_centred
+from jcnn.kernels.reduce import added
 from jcnn.norm.arguments import Channels, Images, check_images
 from jcnn.residuals import residuals
 from jcnn.rule import Rule
@@ -55,6 +56,11 @@ def _pixel_sums(a: Images) -> PerChannel:
     return jnp.sum(rows, 1) if rows.ndim > 2 else rows
 
 
+def _sums_of(f: Callable[..., Array], x: Images, *others: Array) -> PerChannel:
+    """The pixel sums of f(x, *others), elementwise."""
+    return _pixel_sums(added(f, x, *others, axis=1) if x.ndim > 2 else f(x, *others))
+
+
 def _group_means(sums: PerChannel, groups: int, pixels: int) -> PerGroup:
     """Means over blocks, given the sums over the pixels of each channel."""
     n, c = sums.shape
@@ -74,7 +80,7 @@ def _pixels(x: Array) -> int:
 def _forward(x: Array, gamma: Array, beta: Array, eps: float, groups: int):
     wide, pixels = widen(x), _pixels(x)
     mean = _group_means(_pixel_sums(wide), groups, pixels)
-    squares = _pixel_sums(centred(wide, _spread(mean, x)) ** 2)
+    squares = _sums_of(lambda x, mean: (x - mean) ** 2, wide, _spread(mean, x))
     rstd = lax.rsqrt(_group_means(squares, groups, pixels) + eps)
     y = widen(gamma) * ((wide - _spread(mean, x)) * _spread(rstd, x)) + widen(beta)
     return y.astype(x.dtype), GroupNormResiduals(x, gamma, mean, rstd)
@@ -84,7 +90,8 @@ def _backward(res: GroupNormResiduals, dy: Images) -> tuple[Images, Channels, Ch
     x, gamma, dy, groups = widen(res.x), widen(res.gamma), widen(dy), res.mean.shape[-1]
     mean, rstd = _spread(res.mean, x), _spread(res.rstd, x)
     sum_dy = _pixel_sums(dy)
-    sum_dy_xhat = _pixel_sums(twice_centred(x, mean) * dy) * (rstd / 2).reshape(sum_dy.shape)
+    of_deviation = _sums_of(lambda x, dy, mean: (x - mean) * dy, x, dy, mean)
+    sum_dy_xhat = of_deviation * rstd.reshape(sum_dy.shape)
     mean_g, mean_g_xhat = (
         _spread(_group_means(gamma * sums, groups, _pixels(x)), x) for sums in (sum_dy, sum_dy_xhat)
     )
