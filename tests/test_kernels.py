@@ -12,8 +12,9 @@ from jax.sharding import PartitionSpec as P
 import jcnn
 from jcnn.conv import conv_reference
 from jcnn.geometry import window
-from jcnn.kernels import conv as kernel, depthwise, matmul, native, winograd
+from jcnn.kernels import conv as kernel, depthwise, matmul, native, on_cpu, winograd
 from jcnn.kernels.problem import Problem, blocks_of
+from jcnn.kernels.reduce import added
 
 from .checks import assert_close
 
@@ -255,3 +256,26 @@ def test_unknown_and_unfit_algorithms_are_refused():
         jcnn.conv_input_grad(jnp.ones((1, 3, 3, 2)), w, input_size=5, algorithm="taps")
     with pytest.raises(ValueError, match=r"conv_weight_grad: algorithm.*'planes'"):
         jcnn.conv_weight_grad(x, jnp.ones((1, 3, 3, 2)), kernel_size=3, algorithm="planes")
+
+
+@pytest.mark.skipif(not on_cpu(), reason="elsewhere XLA sums what it computes")
+@pytest.mark.parametrize(("n", "left"), [(1, 1), (5, 1), (8, 1), (11, 11), (24, 3)])
+def test_added_leaves_parts_of_the_sum(n, left):
+    x, mean, row = draw((n, 3, 2)), draw((2,)), draw((1, 3, 1))
+    parts = added(lambda x, mean, row: (x - mean) * row, x, mean, row)
+    assert len(parts) == left
+    np.testing.assert_allclose(parts.sum(0), ((x - mean) * row).sum(0), rtol=1e-12, atol=1e-12)
+    along = added(lambda x: x, x, axis=1)
+    np.testing.assert_allclose(along[:, 0], x.sum(1), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(not on_cpu(), reason="elsewhere XLA decides what to compute anew")
+def test_the_taps_are_added_up_once_for_all_readers():
+    x, w = draw((4, 8, 8, 6)), draw((3, 3, 1, 6))
+
+    def readers(x, w):
+        y = jcnn.conv(x, w, padding=1, groups=6)
+        return jnp.tanh(y), y**2, y[:, ::2].sum()
+
+    program = jax.jit(readers).lower(x, w).compile().as_text()
+    assert program.count("multiply(") <= 10, "nine taps, and a square"

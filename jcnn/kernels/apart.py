@@ -10,16 +10,20 @@ from collections.abc import Callable
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from jcnn.kernels import on_cpu
+
 
 def apart(f: Callable, *static: str) -> Callable:
-    """f, by positional arguments, as a computation of its own; `static` names those that are not arrays."""
+    """f, on CPU as a computation of its own; `static` names the arguments that are not arrays."""
     call = jax.jit(f, static_argnames=static)
 
     def marked(*args):
+        if not on_cpu():
+            return f(*args)
         with set_xla_metadata(inlineable="false"):
             return call(*args)
 
     return marked
 
 
-written = apart(lambda x: x)
+written = apart(lambda x: x)  # x, which XLA is to write to memory
