@@ -102,7 +102,7 @@ def _statistics(x, mask, axis_name) -> tuple[BatchStats, Array]:
     counted = _counted(x, mask)
     m = _count(x, counted, axis_name, wide.dtype)
     mean = _over_devices(pixel_sum(_only(counted, wide)), axis_name) / m
-    squares = added(lambda x, mean, counted: _only(counted, (x - mean) ** 2), wide, mean, counted)
+    squares = added(lambda x, mean, counted: _only(counted, (widen(x) - mean) ** 2), x, mean, counted)
     return BatchStats(mean, _over_devices(pixel_sum(squares), axis_name) / m), m
 
 
@@ -146,18 +146,17 @@ def batch_norm_bwd(
     res: BatchNormResiduals, cotangents: tuple[Images, BatchStats]
 ) -> tuple[Images, Channels, Channels, Array | None]:
     dy, dstats = cotangents
-    x = res.x.astype(res.mean.dtype)
-    dy = dy.astype(x.dtype)
     dmean, dvar = _sum_over_members(dstats, res.x, res.axis_name)
-    counted = _counted(x, res.mask)
+    counted = _counted(res.x, res.mask)
 
-    deviation = x - res.mean
+    deviation = widen(res.x) - res.mean
     xhat = deviation * res.rstd
     dbeta = pixel_sum(dy)
-    dgamma = pixel_sum(added(lambda x, dy, mean: (x - mean) * dy, x, dy, res.mean)) * res.rstd
+    products = added(lambda x, dy, mean: (widen(x) - mean) * widen(dy), res.x, dy, res.mean)
+    dgamma = pixel_sum(products) * res.rstd
     all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
     mean_and_variance = _only(counted, (all_dbeta + xhat * all_dgamma) / res.count)
-    through_y = widen(res.gamma) * res.rstd * (dy - mean_and_variance)
+    through_y = widen(res.gamma) * res.rstd * (widen(dy) - mean_and_variance)
     through_stats = _only(counted, (dmean + 2 * deviation * dvar) / res.count)
     # Whether a position counts does not change with a small change of a mask given as floats.
     dmask = None if res.mask is None else jnp.zeros_like(res.mask)

@@ -80,7 +80,7 @@ def _pixels(x: Array) -> int:
 def _forward(x: Array, gamma: Array, beta: Array, eps: float, groups: int):
     wide, pixels = widen(x), _pixels(x)
     mean = _group_means(_pixel_sums(wide), groups, pixels)
-    squares = _sums_of(lambda x, mean: (x - mean) ** 2, wide, _spread(mean, x))
+    squares = _sums_of(lambda x, mean: (widen(x) - mean) ** 2, x, _spread(mean, x))
     rstd = lax.rsqrt(_group_means(squares, groups, pixels) + eps)
     y = widen(gamma) * ((wide - _spread(mean, x)) * _spread(rstd, x)) + widen(beta)
     return y.astype(x.dtype), GroupNormResiduals(x, gamma, mean, rstd)
