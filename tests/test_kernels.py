@@ -279,3 +279,18 @@ def test_the_taps_are_added_up_once_for_all_readers():
 
     program = jax.jit(readers).lower(x, w).compile().as_text()
     assert program.count("multiply(") <= 10, "nine taps, and a square"
+
+
+@pytest.mark.parametrize("name", ["batch norm", "group norm", "max pool"])
+def test_without_jit_nothing_is_compiled_twice(name, caplog):
+    x, ones = draw((4, 6, 6, 4)), jnp.ones(4)
+    call = {
+        "batch norm": lambda x: jcnn.batch_norm(x, ones, ones)[0],
+        "group norm": lambda x: jcnn.group_norm(x, ones, ones, groups=2),
+        "max pool": lambda x: jcnn.max_pool(x, window=2),
+    }[name]
+    value_and_gradient = jax.value_and_grad(lambda x: call(x).sum())
+    value_and_gradient(x)
+    with jax.log_compiles():
+        value_and_gradient(x)
+    assert not [r for r in caplog.records if "Compiling" in r.getMessage()]

@@ -5,6 +5,7 @@ for a norm, in each of its sums and in all that follows.  It inlines function ca
 they are marked: what a marked call takes and returns is computed once, and written to memory.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,17 +14,25 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jcnn.kernels import on_cpu
 
 
-def apart(f: Callable, *static: str) -> Callable:
-    """f, on CPU as a computation of its own; `static` names the arguments that are not arrays."""
-    call = jax.jit(f, static_argnames=static)
+def apart(*static: str) -> Callable[[Callable], Callable]:
+    """Makes a function of a module, on CPU, a computation of its own; `static` names what is not an array."""
 
-    def marked(*args):
-        if not on_cpu():
-            return f(*args)
-        with set_xla_metadata(inlineable="false"):
-            return call(*args)
+    def decorate(f: Callable) -> Callable:
+        call = jax.jit(f, static_argnames=static)
 
-    return marked
+        @functools.wraps(f)
+        def marked(*args):
+            if not on_cpu():
+                return f(*args)
+            with set_xla_metadata(inlineable="false"):
+                return call(*args)
+
+        return marked
+
+    return decorate
 
 
-written = apart(lambda x: x)  # x, which XLA is to write to memory
+@apart()
+def written(x: jax.Array) -> jax.Array:
+    """x, which XLA is to write to memory."""
+    return x

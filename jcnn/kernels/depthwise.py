@@ -8,7 +8,8 @@ its own convolution takes 30 to 50 times as long on CPU.  Without the copy, as a
 loop would compute all that x comes from, a norm and an activation, anew for every tap.
 
 The weight gradient dw[t] = sum x[i s + t d - lo] dy[i] is one sum over pixels per tap.  Examples go through
-in blocks, so that x and dy are read from memory once and from cache T times, and the kernel row by row.
+in blocks, so that x and dy are read from memory once and from cache T times, and the kernel row by row; one
+loop adds up the products of several image rows, and what is left of them is summed.
 """
 
 import math
@@ -47,14 +48,13 @@ def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
 
 def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
     together = blocks_of(p.positions[0], ROWS)
-    rows_added = apart(_rows_added, "window", "tap", "together")
 
     def block(x: jax.Array, dy: jax.Array) -> jax.Array:
         x, dy = taps.pad(_repeat(x, p), p.window.padding), widen(dy)
 
         def sums(a: jax.Array) -> jax.Array:
             reads, row = _reads_of_row(x, a, p.window)
-            parts = [rows_added(reads, dy, row, t, together) for t in range(taps.count(row))]
+            parts = [_rows_added(reads, dy, row, t, together) for t in range(taps.count(row))]
             return jnp.stack([jnp.sum(part.reshape(-1, p.outputs), 0) for part in parts])
 
         return lax.map(sums, jnp.arange(p.window.kernel[0]))
@@ -64,6 +64,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
     return sum_over_blocks(block, size, x, dy).reshape(p.weight_shape)
 
 
+@apart("window", "tap", "together")
 def _rows_added(x: jax.Array, dy: jax.Array, window: Window, tap: int, together: int) -> jax.Array:
     """What the tap reads of x, times dy [N, H, ..., C]; so many rows added up, [N, H / together, ..., C]."""
     read = taps.gather(x, window)[tap]
@@ -72,19 +73,19 @@ def _rows_added(x: jax.Array, dy: jax.Array, window: Window, tap: int, together:
 
 def _correlate(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
     """y[n, i, o] = sum_t x[n, i s + t d - lo, o] weights[t, o], in the accumulation dtype."""
-    all_taps = apart(_all_taps, "window")
     if len(weights) <= UNROLLED_TAPS:
-        return all_taps(x, weights, window)
+        return _all_taps(x, weights, window)
     x = taps.pad(x, window.padding)
     per_row = weights.reshape(window.kernel[0], -1, weights.shape[-1])
 
     def row(a: int | jax.Array) -> jax.Array:
         reads, one = _reads_of_row(x, a, window)
-        return all_taps(reads, per_row[a], one)
+        return _all_taps(reads, per_row[a], one)
 
     return lax.fori_loop(1, window.kernel[0], lambda a, y: y + row(a), row(0))
 
 
+@apart("window")
 def _all_taps(x: jax.Array, weights: jax.Array, window: Window) -> jax.Array:
     return sum(a * tap for a, tap in zip(taps.gather(x, window), weights, strict=True))  # pyright: ignore
 

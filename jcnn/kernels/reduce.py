@@ -42,8 +42,14 @@ def added(f: Callable[..., jax.Array], x: jax.Array, *others: jax.Array | None, 
 
     On CPU, XLA sums fast what is in memory, and slowly what it has to compute.  Left to itself it would also
     write down the x - mean of a variance, and keep it for the backward pass, where it is computed in less
-    time than read.  Others that have one entry on the axis, or fewer axes than x, go with all entries.
+    time than read.  Others that have one entry on the axis, or fewer axes than x, go with all entries.  f is
+    a function of a module: each new function would be compiled anew where there is no `jit` around it.
     """
+    return _neighbours_added(f, axis, x, *others) if on_cpu() else f(x, *others)
+
+
+@apart("f", "axis")
+def _neighbours_added(f: Callable, axis: int, x: jax.Array, *others: jax.Array | None) -> jax.Array:
     n = x.shape[axis]
     together = blocks_of(n, TOGETHER)
 
@@ -51,8 +57,13 @@ def added(f: Callable[..., jax.Array], x: jax.Array, *others: jax.Array | None, 
         cut = (slice(None),) * axis + (slice(i, None, together),)
         return a[cut] if a.ndim == x.ndim and a.shape[axis] == n else a
 
-    def sums(*arrays: jax.Array | None) -> jax.Array:
-        cuts = (jax.tree.map(functools.partial(every, i), arrays) for i in range(together))
-        return sum(f(*cut) for cut in cuts)  # pyright: ignore
+    cuts = (jax.tree.map(functools.partial(every, i), (x, *others)) for i in range(together))
+    return sum(f(*cut) for cut in cuts)  # pyright: ignore
 
-    return apart(sums)(x, *others) if on_cpu() else f(x, *others)
+
+def squared_deviation(x: jax.Array, mean: jax.Array) -> jax.Array:
+    return (widen(x) - mean) ** 2
+
+
+def deviation_times(x: jax.Array, mean: jax.Array, dy: jax.Array) -> jax.Array:
+    return (widen(x) - mean) * widen(dy)

@@ -35,7 +35,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.kernels import widen
-from jcnn.kernels.reduce import added, pixel_sum
+from jcnn.kernels.reduce import added, deviation_times, pixel_sum, squared_deviation
 from jcnn.norm.arguments import Channels, Images, check_images
 from jcnn.residuals import residuals, static
 from jcnn.rule import Rule, varying_axes
@@ -96,13 +96,17 @@ def normalise(x: Array, gamma, beta, mean, rstd) -> Array:
     return (widen(gamma) * xhat + widen(beta)).astype(x.dtype)
 
 
+def _squares_counted(x: Array, mean: Array, counted: Array | None) -> Array:
+    return _only(counted, squared_deviation(x, mean))
+
+
 def _statistics(x, mask, axis_name) -> tuple[BatchStats, Array]:
     """Mean and variance of each channel, and the number of positions they are over."""
     wide = widen(x)
     counted = _counted(x, mask)
     m = _count(x, counted, axis_name, wide.dtype)
     mean = _over_devices(pixel_sum(_only(counted, wide)), axis_name) / m
-    squares = added(lambda x, mean, counted: _only(counted, (widen(x) - mean) ** 2), x, mean, counted)
+    squares = added(_squares_counted, x, mean, counted)
     return BatchStats(mean, _over_devices(pixel_sum(squares), axis_name) / m), m
 
 
@@ -152,8 +156,7 @@ def batch_norm_bwd(
     deviation = widen(res.x) - res.mean
     xhat = deviation * res.rstd
     dbeta = pixel_sum(dy)
-    products = added(lambda x, dy, mean: (widen(x) - mean) * widen(dy), res.x, dy, res.mean)
-    dgamma = pixel_sum(products) * res.rstd
+    dgamma = pixel_sum(added(deviation_times, res.x, res.mean, dy)) * res.rstd
     all_dbeta, all_dgamma = (_over_devices(d, res.axis_name) for d in (dbeta, dgamma))
     mean_and_variance = _only(counted, (all_dbeta + xhat * all_dgamma) / res.count)
     through_y = widen(res.gamma) * res.rstd * (widen(dy) - mean_and_variance)

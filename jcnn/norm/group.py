@@ -33,7 +33,7 @@ from jaxtyping import Array, Float
 
 from jcnn import check
 from jcnn.kernels import widen
-from jcnn.kernels.reduce import added
+from jcnn.kernels.reduce import added, deviation_times, squared_deviation
 from jcnn.norm.arguments import Channels, Images, check_images
 from jcnn.residuals import residuals
 from jcnn.rule import Rule
@@ -80,18 +80,17 @@ def _pixels(x: Array) -> int:
 def _forward(x: Array, gamma: Array, beta: Array, eps: float, groups: int):
     wide, pixels = widen(x), _pixels(x)
     mean = _group_means(_pixel_sums(wide), groups, pixels)
-    squares = _sums_of(lambda x, mean: (widen(x) - mean) ** 2, x, _spread(mean, x))
+    squares = _sums_of(squared_deviation, x, _spread(mean, x))
     rstd = lax.rsqrt(_group_means(squares, groups, pixels) + eps)
     y = widen(gamma) * ((wide - _spread(mean, x)) * _spread(rstd, x)) + widen(beta)
     return y.astype(x.dtype), GroupNormResiduals(x, gamma, mean, rstd)
 
 
-def _backward(res: GroupNormResiduals, dy: Images) -> tuple[Images, Channels, Channels]:
-    x, gamma, dy, groups = widen(res.x), widen(res.gamma), widen(dy), res.mean.shape[-1]
+def _backward(res: GroupNormResiduals, given: Images) -> tuple[Images, Channels, Channels]:
+    x, gamma, dy, groups = widen(res.x), widen(res.gamma), widen(given), res.mean.shape[-1]
     mean, rstd = _spread(res.mean, x), _spread(res.rstd, x)
     sum_dy = _pixel_sums(dy)
-    of_deviation = _sums_of(lambda x, dy, mean: (x - mean) * dy, x, dy, mean)
-    sum_dy_xhat = of_deviation * rstd.reshape(sum_dy.shape)
+    sum_dy_xhat = _sums_of(deviation_times, res.x, mean, given) * rstd.reshape(sum_dy.shape)
     mean_g, mean_g_xhat = (
         _spread(_group_means(gamma * sums, groups, _pixels(x)), x) for sums in (sum_dy, sum_dy_xhat)
     )
