@@ -19,6 +19,7 @@ They are chosen for large problems only; `algorithm="native"` or "matmul" keeps 
 Shapes: x [N, *S, C], w [*K, C/groups, O], y and dy [N, *M, O].
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -38,7 +39,7 @@ from jcnn.kernels import (
     terms,
     winograd,
 )
-from jcnn.kernels.problem import Formulation, Problem
+from jcnn.kernels.problem import Problem
 
 FORMULATIONS = {
     "native": native.FORMULATION,
@@ -61,7 +62,7 @@ PHASES_WASTE = 1.4  # multiplications by zero weights cost as much as those by z
 def convolve(x: jax.Array, w: jax.Array, window: Window, groups: int, algorithm: str | None = None):
     """y[n, i, o] = sum over taps t and channels c of x[n, i s + t d - lo, c] w[t, c, o]."""
     p = Problem(window, groups, len(x), x.shape[1:-1], x.shape[-1], w.shape[-1], x.dtype)
-    return _choose(p, algorithm, _fastest_forward).forward(x, w, p)
+    return _compute("forward", _choose(p, algorithm, _fastest_forward), p, x, w)
 
 
 def input_gradient(
@@ -69,13 +70,13 @@ def input_gradient(
 ):
     """dx[n, j, c] = sum of dy[n, i, o] w[t, c, o] over all i, t with i s + t d - lo = j, and o."""
     p = Problem(window, groups, len(dy), size, w.shape[-2] * groups, w.shape[-1], dy.dtype)
-    return _choose(p, algorithm, _fastest_input_gradient).input_gradient(dy, w, p)
+    return _compute("input_gradient", _choose(p, algorithm, _fastest_input_gradient), p, dy, w)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, window: Window, groups: int, algorithm: str | None = None):
     """dw[t, c, o] = sum over examples n and positions i of x[n, i s + t d - lo, c] dy[n, i, o]."""
     p = Problem(window, groups, len(x), x.shape[1:-1], x.shape[-1], dy.shape[-1], x.dtype)
-    return _choose(p, algorithm, _fastest_weight_gradient).weight_gradient(x, dy, p)
+    return _compute("weight_gradient", _choose(p, algorithm, _fastest_weight_gradient), p, x, dy)
 
 
 def fitting(p: Problem) -> list[str]:
@@ -83,9 +84,15 @@ def fitting(p: Problem) -> list[str]:
     return [name for name, f in FORMULATIONS.items() if f.fits(p)]
 
 
-def _choose(p: Problem, algorithm: str | None, fastest_on_cpu: Callable[[Problem], str]) -> Formulation:
+def _choose(p: Problem, algorithm: str | None, fastest_on_cpu: Callable[[Problem], str]) -> str:
     """The one asked for, or the fastest."""
-    return FORMULATIONS[algorithm or (fastest_on_cpu(p) if on_cpu() else _fastest(p))]
+    return algorithm or (fastest_on_cpu(p) if on_cpu() else _fastest(p))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _compute(bilinear_map: str, formulation: str, p: Problem, a: jax.Array, b: jax.Array) -> jax.Array:
+    """One of the three maps. Under jit, as loops over functions made anew would be compiled at every call."""
+    return getattr(FORMULATIONS[formulation], bilinear_map)(a, b, p)
 
 
 def _fastest(p: Problem) -> str:
