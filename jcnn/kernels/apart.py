@@ -36,3 +36,10 @@ def apart(*static: str) -> Callable[[Callable], Callable]:
 def written(x: jax.Array) -> jax.Array:
     """x, which XLA is to write to memory."""
     return x
+
+
+@apart()
+def transposed(x: jax.Array) -> jax.Array:
+    """x [..., M, N] as [..., N, M] in memory: XLA's fast matrix products on CPU want their first factor so,
+    and leave a transposition that they can see to slower ones."""
+    return x.mT

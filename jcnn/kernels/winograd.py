@@ -30,6 +30,7 @@ from jax import lax
 
 from jcnn.geometry import Window
 from jcnn.kernels import taps, widen
+from jcnn.kernels.apart import transposed
 from jcnn.kernels.problem import Formulation, Problem, blocks_of, in_blocks, sum_over_blocks
 
 # Of V, per block of examples: what stays in the outer caches beside the products, or beside E and the sums.
@@ -102,7 +103,7 @@ def formulation(m: int) -> Formulation:
     def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
         def block(x: jax.Array, dy: jax.Array) -> jax.Array:
             v, e = _input_tiles(bt, x, m, p), _output_tiles(at.T, dy, m, p)
-            return _batched_matmul(v, e, (1, 1))
+            return _batched_matmul(transposed(v), e, (2, 1))
 
         products = sum_over_blocks(block, _block(m, p, GRADIENT_BYTES), widen(x), widen(dy))
         return _both_sides(g.T, products.reshape(points, points, p.channels, p.outputs))
