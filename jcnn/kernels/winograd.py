@@ -30,7 +30,7 @@ from jax import lax
 
 from jcnn.geometry import Window
 from jcnn.kernels import taps, widen
-from jcnn.kernels.apart import transposed
+from jcnn.kernels.apart import transposed, written
 from jcnn.kernels.problem import Formulation, Problem, blocks_of, in_blocks, sum_over_blocks
 
 # Of V, per block of examples: what stays in the outer caches beside the products, or beside E and the sums.
@@ -161,6 +161,7 @@ def _transform(matrix: np.ndarray, x: jax.Array, m: int, p: Problem) -> jax.Arra
     """matrix d matrix^T of all tiles of x, a new one every m pixels: first down, then across."""
     down, across = ((t - 1) * m + 1 for t in _tiles(m, p))
     size = matrix.shape[1]
+    x = written(x)
     rows = _combine(matrix, [x[:, i : i + down : m] for i in range(size)], 0)
     tiles = _combine(matrix, [rows[:, :, :, j : j + across : m] for j in range(size)], 1)
     return tiles.reshape(-1, math.prod(tiles.shape[2:-1]), x.shape[-1])
