@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jcnn.kernels import taps
+from jcnn.kernels.apart import transposed
 from jcnn.kernels.problem import Formulation, Problem, blocks_of, sum_over_blocks
 
 BLOCK_BYTES = 2**20  # of patches, in the weight gradient
@@ -41,7 +42,10 @@ def input_gradient(dy: jax.Array, w: jax.Array, p: Problem) -> jax.Array:
 
 def weight_gradient(x: jax.Array, dy: jax.Array, p: Problem) -> jax.Array:
     def block(x: jax.Array, dy: jax.Array) -> jax.Array:
-        return sum_of_products(patches(x, p), dy, p.wide)
+        rows = patches(x, p)
+        if p.taps == 1:  # a transposed copy of x would take longer than what it saves
+            return sum_of_products(rows, dy, p.wide)
+        return jnp.matmul(transposed(_matrix(rows)), _matrix(dy), preferred_element_type=p.wide)
 
     fit = BLOCK_BYTES // max(1, bytes_each(p)) if p.taps > 1 else p.batch  # x itself is there already
     return sum_over_blocks(block, blocks_of(p.batch, fit), x, dy).reshape(p.weight_shape)
